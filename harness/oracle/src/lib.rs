@@ -1,0 +1,1 @@
+//! What a Kubernetes service proxy must do, as a pure function.

@@ -1,0 +1,1 @@
+//! Servers, clients, flows, raw packets and captures inside a network namespace.

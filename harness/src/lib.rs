@@ -1,0 +1,1 @@
+//! Conformance and regression test harness for Kubernetes service proxies.

@@ -1,0 +1,1 @@
+//! The bundled reference nftables Service proxy.

@@ -1,0 +1,1 @@
+//! Report model, JSON Schema and renderers.
