@@ -1,0 +1,3 @@
+//! The controllers whose work a proxy sees, as pure functions.
+
+pub mod endpointslice;
