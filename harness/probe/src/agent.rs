@@ -121,7 +121,8 @@ impl Channel {
         {
             return Err(io::Error::last_os_error());
         }
-        Ok(Channel(AsyncFd::register(File::from(fd))?))
+        // SAFETY: a `File` owns its descriptor and always names the same one.
+        Ok(Channel(unsafe { AsyncFd::register(File::from(fd)) }?))
     }
 }
 
