@@ -191,7 +191,8 @@ fn common_filter<'a>(
     let mut frontends = frontends.filter(|frontend| Family::of(frontend.addr) == family);
     let first = frontends.next()?;
     let start = DumpFilter {
-        addr: Some(first.addr),
+        // Linux compares IPv6 addresses the wrong way round here and lists everything but the address asked for (seen on 6.18).
+        addr: Some(first.addr).filter(IpAddr::is_ipv4),
         port: Some(first.port),
     };
     Some(frontends.fold(start, |filter, frontend| DumpFilter {
@@ -340,15 +341,22 @@ mod tests {
                 port: Some(30053)
             })
         );
-        let same_address = ["[fd00:96::a]:53", "[fd00:96::a]:54"];
+        let same_address = ["10.96.0.10:53", "10.96.0.10:54"];
         assert_eq!(
-            filter(&same_address, Family::Ipv6),
+            filter(&same_address, Family::Ipv4),
             Some(DumpFilter {
-                addr: Some("fd00:96::a".parse().expect("an address")),
+                addr: Some("10.96.0.10".parse().expect("an address")),
                 port: None
             })
         );
-        assert_eq!(filter(&same_address, Family::Ipv4), None);
+        assert_eq!(
+            filter(&["[fd00:96::a]:53", "[fd00:96::a]:54"], Family::Ipv6),
+            Some(DumpFilter {
+                addr: None,
+                port: None
+            })
+        );
+        assert_eq!(filter(&same_address, Family::Ipv6), None);
     }
 
     /// The rule again, the way the catalogue of bugs words it: go through all frontends, compare text.

@@ -488,7 +488,7 @@ pub fn serve(metrics: Metrics, addr: SocketAddr) -> MetricsServer {
     let (sender, bound) = watch::channel(None);
     let task = tokio::spawn(async move {
         let mut complained = false;
-        let _listening = loop {
+        let listening = loop {
             match Listening::start(addr, handler(metrics.clone())) {
                 Ok(listening) => break listening,
                 Err(error) => {
@@ -500,7 +500,8 @@ pub fn serve(metrics: Metrics, addr: SocketAddr) -> MetricsServer {
                 }
             }
         };
-        sender.send_replace(Some(_listening.local()));
+        // Held until this task is aborted.
+        sender.send_replace(Some(listening.local()));
         std::future::pending::<()>().await;
     });
     MetricsServer { task, bound }

@@ -9,12 +9,12 @@ use std::{
 };
 
 use netlink_packet_core::{
-    DefaultNla, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer,
+    DefaultNla, Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer,
     NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
 };
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterProtoFamily,
-    conntrack::{ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Protocol, Tuple},
+    conntrack::{ConntrackMessage, IPTuple, ProtoTuple, Protocol, Tuple},
 };
 use netlink_sys::{
     Socket as NetlinkSocket, SocketAddr as NetlinkAddr, protocols::NETLINK_NETFILTER,
@@ -47,6 +47,8 @@ const CTA_PROTO_DST_PORT: u16 = 3;
 
 const NLA_F_NESTED: u16 = 0x8000;
 const IPPROTO_UDP: u8 = 17;
+const IPCTNL_MSG_CT_GET: u8 = 1;
+const IPCTNL_MSG_CT_DELETE: u8 = 2;
 /// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW`: what a listing consists of.
 const CT_NEW: u16 = 0x0100;
 const NLMSG_ERROR: u16 = 2;
@@ -91,7 +93,7 @@ impl Family {
 /// A kernel before 5.8 knows no such filter and lists everything: callers must look again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct DumpFilter {
-    /// Only entries with this original destination address.
+    /// Only entries with this original destination address. IPv4 only: Linux gets the IPv6 comparison wrong.
     pub(super) addr: Option<IpAddr>,
     /// Only entries with this original destination port.
     pub(super) port: Option<u16>,
@@ -183,7 +185,8 @@ impl Socket {
             NLM_F_REQUEST | NLM_F_DUMP,
             sequence,
             family,
-            ConntrackMessage::Get(attributes),
+            IPCTNL_MSG_CT_GET,
+            attributes,
         );
         self.send(&request)?;
 
@@ -245,7 +248,8 @@ impl Socket {
                     NLM_F_REQUEST | ack,
                     last,
                     family,
-                    ConntrackMessage::Delete(attributes),
+                    IPCTNL_MSG_CT_DELETE,
+                    attributes,
                 ));
             }
             let first = last.wrapping_sub(batch.len() as u32 - 1);
@@ -349,10 +353,21 @@ fn status(payload: &[u8]) -> i32 {
         .map_or(0, |bytes| i32::from_ne_bytes(*bytes))
 }
 
-fn message(flags: u16, sequence: u32, family: Family, body: ConntrackMessage) -> Vec<u8> {
+/// Attributes travel as plain ones, because `ConntrackAttribute::Other` drops the nested flag, without which the kernel refuses a filter.
+fn message(
+    flags: u16,
+    sequence: u32,
+    family: Family,
+    message_type: u8,
+    attributes: Vec<DefaultNla>,
+) -> Vec<u8> {
     let mut header = NetlinkHeader::default();
     header.flags = flags;
     header.sequence_number = sequence;
+    let body = ConntrackMessage::Other {
+        message_type,
+        attributes,
+    };
     let mut message = NetlinkMessage::new(
         header,
         NetlinkPayload::from(NetfilterMessage::new(family.header(), body)),
@@ -363,7 +378,7 @@ fn message(flags: u16, sequence: u32, family: Family, body: ConntrackMessage) ->
     bytes
 }
 
-fn filter_attributes(filter: DumpFilter) -> Vec<ConntrackAttribute> {
+fn filter_attributes(filter: DumpFilter) -> Vec<DefaultNla> {
     let mut flags = FILTER_PROTO_NUM;
     let mut tuple = Vec::new();
     if let Some(addr) = filter.addr {
@@ -377,21 +392,24 @@ fn filter_attributes(filter: DumpFilter) -> Vec<ConntrackAttribute> {
     }
     tuple.push(Tuple::Proto(proto));
 
-    let mut nested = Vec::with_capacity(16);
-    for (kind, value) in [(CTA_FILTER_ORIG_FLAGS, flags), (CTA_FILTER_REPLY_FLAGS, 0)] {
-        nested.extend(8u16.to_ne_bytes());
-        nested.extend(kind.to_ne_bytes());
-        nested.extend(value.to_ne_bytes());
-    }
+    let flags = [
+        DefaultNla::new(CTA_FILTER_ORIG_FLAGS, flags.to_ne_bytes().to_vec()),
+        DefaultNla::new(CTA_FILTER_REPLY_FLAGS, 0u32.to_ne_bytes().to_vec()),
+    ];
     vec![
-        ConntrackAttribute::CtaTupleOrig(tuple),
-        ConntrackAttribute::Other(DefaultNla::new(CTA_FILTER | NLA_F_NESTED, nested)),
+        nested(CTA_TUPLE_ORIG, &tuple[..]),
+        nested(CTA_FILTER, &flags[..]),
     ]
 }
 
-fn key_attributes(key: &Key) -> Vec<ConntrackAttribute> {
-    let other =
-        |kind, value: &[u8]| ConntrackAttribute::Other(DefaultNla::new(kind, value.to_vec()));
+fn nested(kind: u16, content: impl Emitable) -> DefaultNla {
+    let mut value = vec![0; content.buffer_len()];
+    content.emit(&mut value);
+    DefaultNla::new(kind | NLA_F_NESTED, value)
+}
+
+fn key_attributes(key: &Key) -> Vec<DefaultNla> {
+    let other = |kind, value: &[u8]| DefaultNla::new(kind, value.to_vec());
     let mut attributes = vec![other(CTA_TUPLE_ORIG | NLA_F_NESTED, &key.tuple)];
     attributes.extend(key.zone.map(|zone| other(CTA_ZONE, &zone)));
     attributes.extend(key.id.map(|id| other(CTA_ID, &id)));
