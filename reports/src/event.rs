@@ -33,6 +33,10 @@ pub struct Event {
     rename_all = "camelCase",
     rename_all_fields = "camelCase"
 )]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "events are passed one at a time; only the first of a log is large"
+)]
 pub enum EventBody {
     /// Always the first event, exactly once: what will be run, on what, by what.
     RunStarted(RunStarted),

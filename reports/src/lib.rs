@@ -4,5 +4,21 @@
 //!  runner --append--> events.jsonl --read--> Report --render--> report.json, junit.xml, report.md
 //!         (log)                     (log)   (model)             (json, junit, markdown)
 //! ```
+//!
+//! The crate knows nothing of the harness: it owns the types of the event log and of the report, and everything after the
+//! log is a pure function.
 
 pub mod event;
+pub mod json;
+pub mod junit;
+pub mod log;
+pub mod markdown;
+pub mod model;
+pub mod schema;
+pub mod text;
+mod write;
+
+pub use event::{Event, EventBody};
+pub use log::EventWriter;
+pub use model::{Conclusion, Report, ReportBuilder};
+pub use write::{WriteError, write_all};

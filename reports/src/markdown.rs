@@ -1,0 +1,437 @@
+//! `report.md`: the report as a pull-request comment. The verdict comes first, then a table, then what went wrong;
+//! everything that is only sometimes wanted is folded.
+//!
+//! Comments have a size limit, so the longest parts give way: see [`MAX_BYTES`].
+
+use crate::event::{Failure, Verdict};
+use crate::model::{
+    Attempt, CaseResult, CaseVerdict, Conclusion, Counts, Distribution, Rate, Report,
+};
+use crate::text::{one_line, shortened};
+
+/// The rendered report is never longer than this many bytes; GitHub's limit for a comment is 65,536 characters.
+pub const MAX_BYTES: usize = 60_000;
+
+/// No part may take more than this many bytes of it, so that a candidate which fails everything still shows the rest.
+const MAX_SECTION: usize = 20_000;
+
+/// Failures that are shown per attempt; the evidence has them all.
+const MAX_FAILURES: usize = 4;
+
+/// Characters that are shown of one text out of the log.
+const MAX_TEXT: usize = 240;
+
+/// The report as Markdown (GitHub's dialect, which GitLab reads too).
+pub fn render(report: &Report) -> String {
+    let mut page = Page::default();
+    page.block(&heading(report));
+    page.block(&summary(report));
+    page.block(&area_table(report));
+    if !report.problems.is_empty() {
+        let problems = report.problems.iter().map(|p| format!("- {}\n", prose(p)));
+        page.section("## The run is incomplete\n\n", problems, "");
+    }
+    for (title, verdict) in [
+        ("## Failures\n\n", CaseVerdict::Fail),
+        ("## Flaky\n\n", CaseVerdict::Flaky),
+    ] {
+        page.section(
+            title,
+            report.cases_with(verdict).map(|c| failed_case(report, c)),
+            "",
+        );
+    }
+    let infra = report.cases_with(CaseVerdict::Infra).map(infra_case);
+    page.section("## Infrastructure trouble\n\n", infra, "");
+    let violated = report.requirements.iter().filter(|requirement| {
+        matches!(requirement.verdict, CaseVerdict::Fail | CaseVerdict::Flaky)
+    });
+    let violated = violated.map(|requirement| {
+        format!(
+            "- {} ({}): {} <sub>{}</sub>\n",
+            code(&requirement.id),
+            requirement.verdict,
+            prose(&requirement.text),
+            prose(&requirement.source)
+        )
+    });
+    let count = report.totals.requirements.fail + report.totals.requirements.flaky;
+    page.folded(&format!("Requirements violated ({count})"), violated);
+
+    let cases = &report.totals.cases;
+    let skipped = report.cases_with(CaseVerdict::Skip).map(|case| {
+        let (kind, reason) = match &case.skip {
+            Some(skip) => (skip.kind.as_str(), prose(&skip.reason)),
+            None => ("skipped", "no reason was given".to_owned()),
+        };
+        format!("- {}: {kind}: {reason}\n", code(&case.id))
+    });
+    page.folded(&format!("Skipped ({})", cases.skip), skipped);
+    let not_run = report
+        .cases_with(CaseVerdict::NotRun)
+        .map(|case| format!("- {}\n", code(&case.id)));
+    page.folded(&format!("Not run ({})", cases.not_run), not_run);
+    let characteristics = report.characteristics.iter().flat_map(|choice| {
+        choice.values.iter().map(|observed| {
+            format!(
+                "- {}: **{}**: {} <sub>{}</sub>\n",
+                code(&choice.id),
+                prose(&observed.value),
+                prose(&observed.text),
+                plural(observed.cases.len() as u64, "case")
+            )
+        })
+    });
+    let count = report.characteristics.len();
+    page.folded(&format!("Characteristics ({count})"), characteristics);
+    page.folded("About this run", about(report).into_iter());
+    page.text
+}
+
+/// The growing document, which refuses what does not fit.
+#[derive(Default)]
+struct Page {
+    text: String,
+}
+
+impl Page {
+    /// Adds a part that is always wanted, and cuts nothing off it.
+    fn block(&mut self, text: &str) {
+        self.text.push_str(text);
+        self.text.push('\n');
+    }
+
+    /// Adds as many items as fit and says how many do not; adds nothing when there are none.
+    fn section(&mut self, head: &str, items: impl Iterator<Item = String>, foot: &str) {
+        let mut items = items.peekable();
+        if items.peek().is_none() {
+            return;
+        }
+        // Room for the note about what was left out, and for the foot.
+        let room = MAX_BYTES.saturating_sub(self.text.len() + head.len() + foot.len() + 100);
+        let room = room.min(MAX_SECTION);
+        let (mut body, mut left_out) = (String::new(), 0_u64);
+        for item in items {
+            if left_out > 0 || body.len() + item.len() > room {
+                left_out += 1;
+            } else {
+                body.push_str(&item);
+            }
+        }
+        if left_out > 0 {
+            body.push_str(&format!("\n_… and {left_out} more, see `report.json`._\n"));
+        }
+        if self.text.len() + head.len() + body.len() + foot.len() < MAX_BYTES {
+            self.block(&format!("{head}{body}{foot}"));
+        }
+    }
+
+    fn folded(&mut self, summary: &str, items: impl Iterator<Item = String>) {
+        let head = format!("<details><summary>{}</summary>\n\n", html(summary));
+        self.section(&head, items, "\n</details>\n");
+    }
+}
+
+fn heading(report: &Report) -> String {
+    let mark = match report.conclusion {
+        Conclusion::Conformant => "✅",
+        Conclusion::NotConformant => "❌",
+        Conclusion::Flaky => "🎲",
+        Conclusion::Infra => "⚠️",
+        Conclusion::NothingRan => "⚪",
+    };
+    let version = match &report.candidate.version {
+        Some(version) => format!(" {}", prose(version)),
+        None => String::new(),
+    };
+    let name = prose(&report.candidate.name);
+    format!("# {mark} {}: {name}{version}\n", report.conclusion.title())
+}
+
+fn summary(report: &Report) -> String {
+    let cases = &report.totals.cases;
+    let attempts = report.totals.attempts.total;
+    let mut text = format!(
+        "**{}**: {}. {}, {} in {}, profile {}.\n",
+        plural(cases.total, "case"),
+        counted(cases),
+        plural(attempts, "attempt"),
+        plural(report.totals.checks, "check"),
+        duration(report.duration_ms),
+        prose(&report.options.profile),
+    );
+    if cases.flaky > 0 && report.flakes_tolerated() {
+        let budget = report.options.flake_budget;
+        text.push_str(&format!(
+            "Flaky cases are within the flake budget of {budget}.\n"
+        ));
+    }
+    text
+}
+
+/// The verdicts that occur, in words.
+fn counted(counts: &Counts) -> String {
+    let words: Vec<String> = CaseVerdict::ALL
+        .into_iter()
+        .filter(|verdict| counts.get(*verdict) > 0)
+        .map(|verdict| format!("{} {verdict}", counts.get(verdict)))
+        .collect();
+    match words.as_slice() {
+        [] => "none".to_owned(),
+        _ => words.join(", "),
+    }
+}
+
+fn area_table(report: &Report) -> String {
+    let mut table = String::from(
+        "| | Area | Pass | Fail | Flaky | Infra | Skip | Not run | Convergence p50 / p99 |\n\
+         |---|---|--:|--:|--:|--:|--:|--:|--:|\n",
+    );
+    for area in &report.areas {
+        let convergence = match area.convergence_ms {
+            Some(Distribution { p50, p99, .. }) => format!("{} / {}", duration(p50), duration(p99)),
+            None => "–".to_owned(),
+        };
+        let counts: Vec<String> = CaseVerdict::ALL
+            .into_iter()
+            .map(|verdict| area.cases.get(verdict).to_string())
+            .collect();
+        table.push_str(&format!(
+            "| {} | {} | {} | {convergence} |\n",
+            mark(area.verdict),
+            prose(&area.name),
+            counts.join(" | ")
+        ));
+    }
+    table
+}
+
+fn mark(verdict: CaseVerdict) -> &'static str {
+    match verdict {
+        CaseVerdict::Pass => "✅",
+        CaseVerdict::Fail => "❌",
+        CaseVerdict::Flaky => "🎲",
+        CaseVerdict::Infra => "⚠️",
+        CaseVerdict::Skip | CaseVerdict::NotRun => "⚪",
+    }
+}
+
+fn failed_case(report: &Report, case: &CaseResult) -> String {
+    let mut text = format!("### {}\n\n{}.", code(&case.id), prose(&case.title));
+    if let Some(rate) = case.failure_rate {
+        text.push_str(&format!(" {}.", rate_words(rate)));
+    }
+    text.push_str("\n\n");
+    for id in &case.requirements {
+        let rule = report
+            .requirements
+            .iter()
+            .find(|requirement| requirement.id == *id);
+        let rule = rule.map_or("", |requirement| requirement.text.as_str());
+        text.push_str(&format!("> {} {}\n", code(id), prose(rule)));
+    }
+    if let Some(attempt) = case.attempts_with(Verdict::Fail).next() {
+        text.push_str(&format!("\n{}\n", attempt_words(attempt)));
+        if attempt.failures.is_empty() {
+            text.push_str("\nNo failure was recorded.\n");
+        } else {
+            text.push_str("\n| Step | Where | Expected | Actual |\n|---|---|---|---|\n");
+        }
+        for failure in attempt.failures.iter().take(MAX_FAILURES) {
+            text.push_str(&failure_row(failure));
+        }
+        if attempt.failures.len() > MAX_FAILURES {
+            let more = attempt.failures.len() - MAX_FAILURES;
+            text.push_str(&format!(
+                "\n… and {} in this attempt.\n",
+                plural(more as u64, "more failure")
+            ));
+        }
+    }
+    text.push('\n');
+    text
+}
+
+fn failure_row(failure: &Failure) -> String {
+    let step = failure
+        .step
+        .map_or(String::new(), |step| format!("{step} "));
+    let place = failure.cell.as_deref().unwrap_or(&failure.message);
+    format!(
+        "| {step}{} | {} | {} | {} |\n",
+        code(&failure.verb),
+        code(place),
+        code(&failure.expected),
+        code(&failure.actual)
+    )
+}
+
+fn attempt_words(attempt: &Attempt) -> String {
+    let mut words = format!("Attempt {}", attempt.attempt);
+    if let Some(seed) = attempt.seed {
+        words.push_str(&format!(", seed {seed}"));
+    }
+    if let Some(evidence) = &attempt.evidence {
+        words.push_str(&format!(", evidence in {}", code(evidence)));
+    }
+    words.push(':');
+    words
+}
+
+fn rate_words(rate: Rate) -> String {
+    format!(
+        "Failed {} of {} ({:.1} %, 95 % interval {:.1} to {:.1} %)",
+        rate.failed,
+        plural(rate.of, "attempt"),
+        rate.rate * 100.0,
+        rate.low * 100.0,
+        rate.high * 100.0
+    )
+}
+
+fn infra_case(case: &CaseResult) -> String {
+    let reason = case
+        .attempts
+        .iter()
+        .find_map(|attempt| attempt.infra.as_deref());
+    let reason = reason.unwrap_or("some attempts passed and some were skipped");
+    format!("- {}: {}\n", code(&case.id), prose(reason))
+}
+
+fn about(report: &Report) -> Vec<String> {
+    let (machine, options, candidate) = (&report.machine, &report.options, &report.candidate);
+    let text = |value: &str| prose(value);
+    let mut lines = vec![
+        (
+            "Run",
+            format!("{} at {}", code(&report.run_id), text(&report.started)),
+        ),
+        (
+            "Suite",
+            format!(
+                "{}, catalogue {}",
+                text(&report.suite.version),
+                code(&report.suite.catalogue_digest)
+            ),
+        ),
+        ("Provider", text(&report.provider)),
+        (
+            "Machine",
+            format!(
+                "{}, kernel {}, {}, {}, {} MiB",
+                text(&machine.os),
+                text(&machine.kernel),
+                text(&machine.arch),
+                plural(u64::from(machine.cpus), "CPU"),
+                machine.memory_bytes >> 20
+            ),
+        ),
+        (
+            "Options",
+            format!(
+                "runs {}, jobs {}, seed {}, flake budget {}",
+                options.runs, options.jobs, options.seed, options.flake_budget
+            ),
+        ),
+    ];
+    for (name, value) in [
+        ("Filter", &options.filter),
+        ("nft", &machine.nft),
+        ("iptables", &machine.iptables),
+        ("Candidate's home", &candidate.url),
+        ("Candidate's digest", &candidate.digest),
+    ] {
+        if let Some(value) = value {
+            lines.push((name, code(value)));
+        }
+    }
+    for unsupported in &candidate.features_unsupported {
+        let (feature, reason) = (code(&unsupported.feature), text(&unsupported.reason));
+        lines.push(("Declared unsupported", format!("{feature}: {reason}")));
+    }
+    let line = |(name, value): (&str, String)| format!("- {name}: {value}\n");
+    lines.into_iter().map(line).collect()
+}
+
+fn plural(count: u64, noun: &str) -> String {
+    match count {
+        1 => format!("1 {noun}"),
+        _ => format!("{count} {noun}s"),
+    }
+}
+
+/// A duration in milliseconds, in the unit a reader expects.
+fn duration(ms: f64) -> String {
+    match ms {
+        _ if ms < 10.0 => format!("{ms:.1} ms"),
+        _ if ms < 1000.0 => format!("{ms:.0} ms"),
+        _ if ms < 120_000.0 => format!("{:.1} s", ms / 1000.0),
+        _ => format!("{:.0} min", ms / 60_000.0),
+    }
+}
+
+/// Text out of the log as code: nothing in it is Markdown, HTML, a mention or a link.
+fn code(text: &str) -> String {
+    let text = shortened(&one_line(text), MAX_TEXT);
+    // A bar would end a table's cell even inside backticks, and nothing at all makes no span.
+    if text.contains('|') || text.trim().is_empty() {
+        return format!("<code>{}</code>", entities(&text));
+    }
+    let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
+    let fence = "`".repeat(longest + 1);
+    let pad = if text.starts_with('`') || text.ends_with('`') {
+        " "
+    } else {
+        ""
+    };
+    format!("{fence}{pad}{text}{pad}{fence}")
+}
+
+/// Text out of the log as running text: punctuation stays readable, but builds nothing.
+///
+/// Mentions, references to issues and links are found after rendering, where escapes are gone already, so they are broken
+/// up with a zero-width space: a report must not notify people or leave backlinks in upstream issues each time it is posted.
+fn prose(text: &str) -> String {
+    const BREAK: &str = "&#8203;";
+    let text = shortened(one_line(text).trim(), 2 * MAX_TEXT);
+    let mut out = String::with_capacity(text.len());
+    for (at, c) in text.char_indices() {
+        let (before, rest) = (&text[..at], &text[at..]);
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '@' => out.push_str(&format!("@{BREAK}")),
+            '#' => out.push_str(&format!("\\#{BREAK}")),
+            ':' if rest.starts_with("://") => out.push_str(&format!(":{BREAK}")),
+            '.' if before.to_ascii_lowercase().ends_with("www") => {
+                out.push_str(&format!(".{BREAK}"))
+            }
+            '\\' | '`' | '*' | '_' | '[' | ']' | '|' | '~' | '$' => out.extend(['\\', c]),
+            // A list or an underline at the beginning of a block.
+            '-' | '+' | '=' if before.is_empty() => out.extend(['\\', c]),
+            '.' | ')' if before.bytes().all(|b| b.is_ascii_digit()) => out.extend(['\\', c]),
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+/// Escapes everything that means something in Markdown or HTML as a character reference, which builds nothing in either.
+fn entities(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_ascii_punctuation() && !matches!(c, '.' | ',' | ':' | '-' | '/' | '(' | ')') {
+            out.push_str(&format!("&#{};", u32::from(c)));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+fn html(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+}

@@ -1,0 +1,322 @@
+//! The types of the report. Every field says what it tells the reader; how it is computed is in `fold.rs`.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::stats::{Distribution, Rate};
+use super::verdict::{CaseVerdict, Conclusion, Counts};
+use crate::event::{
+    CandidateInfo, Failure, FinishReason, Machine, Options, PlannedCase, Skip, Suite, Verdict,
+};
+
+/// Version of the report format. Fields may be added without raising it; readers ignore those they do not know.
+pub const REPORT_FORMAT_VERSION: u32 = 1;
+
+/// What a run says about a candidate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Format of this document, see [`REPORT_FORMAT_VERSION`].
+    pub format_version: u32,
+    /// Names the run among all others.
+    pub run_id: String,
+    /// What the run says about the candidate as a whole.
+    pub conclusion: Conclusion,
+    /// The exit code of the command that made the run; a function of `conclusion`.
+    pub exit_code: i32,
+    /// Why the run cannot show conformance even if every case passes; empty for a complete run.
+    pub problems: Vec<String>,
+    /// When the run started: RFC 3339, UTC.
+    pub started: String,
+    /// How the run ended; absent when it was killed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<End>,
+    /// From the first event to the last, in milliseconds.
+    pub duration_ms: f64,
+    /// The suite that ran.
+    pub suite: Suite,
+    /// The proxy under test.
+    pub candidate: CandidateInfo,
+    /// How clusters were made.
+    pub provider: String,
+    /// The machine the run happened on.
+    pub machine: Machine,
+    /// The options of the run that change what it says.
+    pub options: Options,
+    /// Everything summed up.
+    pub totals: Totals,
+    /// The cases summed up by requirement area, in the order of the catalogue.
+    pub areas: Vec<GroupSummary>,
+    /// The cases summed up by level, in the order of the catalogue.
+    pub levels: Vec<GroupSummary>,
+    /// Every requirement of the catalogue and what the run says about it.
+    pub requirements: Vec<RequirementResult>,
+    /// What the candidate does where the Kubernetes API leaves a choice, by id.
+    pub characteristics: Vec<CharacteristicResult>,
+    /// Every planned case, in the order of the plan.
+    pub cases: Vec<CaseResult>,
+}
+
+impl Report {
+    /// The conclusion under another flake budget than the run's own.
+    pub fn conclude(&self, flake_budget: u32) -> Conclusion {
+        Conclusion::of(&self.totals.cases, self.problems.is_empty(), flake_budget)
+    }
+
+    /// The exit code under a flake budget: 0 conformant, 1 not conformant, 3 flaky beyond the budget, 4 infrastructure
+    /// trouble, 5 nothing ran.
+    pub fn exit_code(&self, flake_budget: u32) -> i32 {
+        self.conclude(flake_budget).exit_code()
+    }
+
+    /// Whether the flaky cases of the run are within its own budget.
+    pub fn flakes_tolerated(&self) -> bool {
+        self.totals.cases.flaky <= u64::from(self.options.flake_budget)
+    }
+
+    /// The cases with one verdict, in the order of the plan.
+    pub fn cases_with(&self, verdict: CaseVerdict) -> impl Iterator<Item = &CaseResult> {
+        self.cases
+            .iter()
+            .filter(move |case| case.verdict == verdict)
+    }
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct End {
+    /// When: RFC 3339, UTC.
+    pub time: String,
+    /// Why.
+    pub reason: FinishReason,
+    /// More about the reason, for humans.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// Everything summed up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Totals {
+    /// Cases by verdict.
+    pub cases: Counts,
+    /// Requirements by verdict.
+    pub requirements: Counts,
+    /// Attempts by verdict.
+    pub attempts: AttemptCounts,
+    /// Assertions that were evaluated.
+    pub checks: u64,
+    /// Those of them that expected traffic to arrive.
+    pub positive_checks: u64,
+}
+
+/// How many attempts have which verdict.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AttemptCounts {
+    /// All attempts.
+    pub total: u64,
+    /// Attempts that passed.
+    pub pass: u64,
+    /// Attempts that failed.
+    pub fail: u64,
+    /// Attempts that the machine or the harness got in the way of.
+    pub infra: u64,
+    /// Attempts that were skipped.
+    pub skip: u64,
+}
+
+impl AttemptCounts {
+    /// Counts one more attempt.
+    pub fn add(&mut self, verdict: Verdict) {
+        self.total += 1;
+        match verdict {
+            Verdict::Pass => self.pass += 1,
+            Verdict::Fail => self.fail += 1,
+            Verdict::Infra => self.infra += 1,
+            Verdict::Skip => self.skip += 1,
+        }
+    }
+}
+
+/// The cases of one area or one level, summed up.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupSummary {
+    /// Name of the area or level.
+    pub name: String,
+    /// The worst verdict among its cases; skipped ones do not spoil those that pass.
+    pub verdict: CaseVerdict,
+    /// Its cases by verdict.
+    pub cases: Counts,
+    /// The convergence measured by its attempts, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub convergence_ms: Option<Distribution>,
+}
+
+/// A requirement and what the run says about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RequirementResult {
+    /// Id of the requirement.
+    pub id: String,
+    /// Area it belongs to.
+    pub area: String,
+    /// Level: `core`, `extended` or `provisional`.
+    pub level: String,
+    /// The rule, with MUST or SHOULD.
+    pub text: String,
+    /// Where the rule comes from.
+    pub source: String,
+    /// `pass` when everything that ran for it passed, `not-run` when nothing proves or refutes it.
+    pub verdict: CaseVerdict,
+    /// The cases that name it, by what each says about this requirement. A case that fails for the sake of another
+    /// requirement says nothing about this one and counts as `notRun`.
+    pub cases: Counts,
+}
+
+/// What the candidate does where the Kubernetes API leaves a choice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CharacteristicResult {
+    /// Id of the choice.
+    pub id: String,
+    /// What was observed; more than one entry when the candidate is not consistent.
+    pub values: Vec<CharacteristicValue>,
+}
+
+/// One observed behaviour.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CharacteristicValue {
+    /// What the candidate does.
+    pub value: String,
+    /// The choice in a sentence.
+    pub text: String,
+    /// Ids of the cases that observed it.
+    pub cases: Vec<String>,
+}
+
+/// A planned case and what became of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CaseResult {
+    /// Id that never changes, such as `udp-endpoint-replaced[ipv6,nodePort]`.
+    pub id: String,
+    /// Id of the scenario document.
+    pub scenario: String,
+    /// The scenario's title.
+    pub title: String,
+    /// Requirement area.
+    pub area: String,
+    /// Level: `core`, `extended` or `provisional`.
+    pub level: String,
+    /// Ids of the requirements the case proves.
+    pub requirements: Vec<String>,
+    /// The matrix axes that make this case of the scenario.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub axes: BTreeMap<String, String>,
+    /// Verdict over all attempts.
+    pub verdict: CaseVerdict,
+    /// Why the case was skipped, when it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skip: Option<Skip>,
+    /// How often it failed; absent when no attempt passed or failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_rate: Option<Rate>,
+    /// The convergence its attempts measured, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub convergence_ms: Option<Distribution>,
+    /// Everything else its attempts measured, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub measurements: Vec<Measurement>,
+    /// Its attempts, by number.
+    pub attempts: Vec<Attempt>,
+}
+
+impl CaseResult {
+    pub(super) fn planned(case: PlannedCase) -> Self {
+        Self {
+            id: case.id,
+            scenario: case.scenario,
+            title: case.title,
+            area: case.area,
+            level: case.level,
+            requirements: case.requirements,
+            axes: case.axes,
+            verdict: CaseVerdict::NotRun,
+            skip: case.skip,
+            failure_rate: None,
+            convergence_ms: None,
+            measurements: Vec::new(),
+            attempts: Vec::new(),
+        }
+    }
+
+    /// The attempts with one verdict.
+    pub fn attempts_with(&self, verdict: Verdict) -> impl Iterator<Item = &Attempt> {
+        self.attempts
+            .iter()
+            .filter(move |attempt| attempt.verdict == verdict)
+    }
+
+    /// The time all attempts took, in milliseconds.
+    pub fn duration_ms(&self) -> f64 {
+        self.attempts
+            .iter()
+            .map(|attempt| attempt.duration_ms)
+            .sum()
+    }
+}
+
+/// The distribution of a measured number over a case's attempts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Measurement {
+    /// What was measured.
+    pub name: String,
+    /// Unit of the values.
+    pub unit: String,
+    /// The values.
+    pub values: Distribution,
+}
+
+/// One attempt of a case.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Attempt {
+    /// Number of the attempt, counted from 1.
+    pub attempt: u32,
+    /// The attempt's verdict. A `pass` of the log that evaluated no assertion is `infra` here.
+    pub verdict: Verdict,
+    /// Seed that repeats it; absent when the attempt never started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// When it started: RFC 3339, UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<String>,
+    /// How long it took, in milliseconds; 0 when it never finished.
+    pub duration_ms: f64,
+    /// The longest convergence it measured, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub convergence_ms: Option<f64>,
+    /// Assertions that were evaluated.
+    pub checks: u64,
+    /// Those of them that expected traffic to arrive.
+    pub positive_checks: u64,
+    /// What did not hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<Failure>,
+    /// Why it was skipped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skip: Option<Skip>,
+    /// What got in its way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub infra: Option<String>,
+    /// Directory of the evidence, relative to the report.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<String>,
+}
