@@ -354,19 +354,34 @@ fn node_handler(state: HealthState, metrics: Metrics) -> Handler {
         let status = if healthy { 200 } else { 503 };
         metrics.count_health_answer(endpoint, status);
         let wall = Timestamp::now();
-        // While healthy, "last updated" is now: kube-proxy's answer to readers that expect a proxy to sync all the time.
-        let last_updated = if healthy {
-            Some(wall)
-        } else {
-            look.last_synced
-                .and_then(|at| wall.checked_sub(now.saturating_duration_since(at)).ok())
-        };
+        let synced = look
+            .last_synced
+            .and_then(|at| wall.checked_sub(now.saturating_duration_since(at)).ok())
+            .map(|at| at.to_string());
+        let family = synced.clone().map(|last_updated| FamilyBody {
+            last_updated,
+            healthy: !look.late,
+        });
         http::json(
             status,
             to_json(&NodeBody {
-                last_updated: last_updated.map_or_else(|| NEVER.to_owned(), |at| at.to_string()),
+                // While healthy, "last updated" is now: kube-proxy's answer to readers that expect a proxy to sync all the time.
+                last_updated: if healthy {
+                    wall.to_string()
+                } else {
+                    synced.unwrap_or_else(|| NEVER.to_owned())
+                },
                 current_time: wall.to_string(),
                 node_eligible: (endpoint == HealthEndpoint::Healthz).then_some(look.node_eligible),
+                healthy: match endpoint {
+                    HealthEndpoint::Healthz => look.healthy(),
+                    HealthEndpoint::Livez => !look.late,
+                },
+                // One transaction writes both families, so they never differ.
+                status: family.map(|family| Families {
+                    ipv4: family.clone(),
+                    ipv6: family,
+                }),
             }),
         )
     })
@@ -407,6 +422,7 @@ fn service_handler(state: HealthState, key: ServiceKey) -> Handler {
 /// The zero time in the notation of the real thing, for a proxy that has not synced yet.
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
+/// The body of `/healthz` and `/livez`, with the fields of kube-proxy 1.36. `healthy` speaks of the rules only, the status code of the node too.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct NodeBody {
@@ -414,6 +430,24 @@ struct NodeBody {
     current_time: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     node_eligible: Option<bool>,
+    healthy: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Families>,
+}
+
+#[derive(Serialize)]
+struct Families {
+    #[serde(rename = "IPv4")]
+    ipv4: FamilyBody,
+    #[serde(rename = "IPv6")]
+    ipv6: FamilyBody,
+}
+
+#[derive(Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct FamilyBody {
+    last_updated: String,
+    healthy: bool,
 }
 
 #[derive(Serialize)]
@@ -568,6 +602,11 @@ mod tests {
         );
         let body: Value = serde_json::from_str(&got.body).expect("JSON");
         assert_eq!(body["nodeEligible"], true);
+        assert_eq!(body["healthy"], true);
+        for family in ["IPv4", "IPv6"] {
+            assert_eq!(body["status"][family]["healthy"], true, "{body}");
+            assert!(body["status"][family]["lastUpdated"].is_string(), "{body}");
+        }
         assert_eq!(body["lastUpdated"], body["currentTime"]);
         let current: Timestamp = body["currentTime"]
             .as_str()
@@ -579,6 +618,11 @@ mod tests {
         let got = get(addr, "/healthz").await.expect("an answer");
         assert_eq!(got.status, 503, "a node about to go");
         assert!(got.body.contains(r#""nodeEligible":false"#), "{}", got.body);
+        assert!(
+            got.body.contains(r#""healthy":true,"status""#),
+            "{}",
+            got.body
+        );
         let got = get(addr, "/livez").await.expect("an answer");
         assert_eq!(got.status, 200, "eligibility is no matter of life");
         assert!(!got.body.contains("nodeEligible"), "{}", got.body);
@@ -589,6 +633,9 @@ mod tests {
             for path in ["/healthz", "/livez"] {
                 let got = get(addr, path).await.expect("an answer");
                 assert_eq!(got.status, 503, "{path} with a late update");
+                let body: Value = serde_json::from_str(&got.body).expect("JSON");
+                assert_eq!(body["healthy"], false, "{path}: {body}");
+                assert_eq!(body["status"]["IPv6"]["healthy"], false, "{path}: {body}");
             }
         }
         let got = get(addr, "/other").await.expect("an answer");
