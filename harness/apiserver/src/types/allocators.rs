@@ -22,7 +22,11 @@ pub enum Family {
 impl Family {
     /// The family of an address.
     pub fn of(address: IpAddr) -> Self {
-        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+        if address.is_ipv4() {
+            Self::V4
+        } else {
+            Self::V6
+        }
     }
 
     /// The name the API uses.
@@ -95,7 +99,11 @@ impl AddressRange {
             IpNet::V6(_) => size.saturating_sub(1),
         };
         // The offset formula of KEP-3070: min(max(16, size / 16), 256), and no band at all in tiny ranges.
-        let band = if last < 16 { 0 } else { (last / 16).clamp(16, 256) };
+        let band = if last < 16 {
+            0
+        } else {
+            (last / 16).clamp(16, 256)
+        };
         let band = band.min(last.saturating_sub(1)) + 1;
         Self {
             cidr,
@@ -142,12 +150,21 @@ pub struct ServiceAllocators {
 impl ServiceAllocators {
     /// Empty allocators. The family of the first CIDR is the cluster's primary one.
     pub fn new(service_cidrs: &[IpNet], node_ports: RangeInclusive<u16>) -> Self {
-        let size = (u32::from(*node_ports.end()) + 1).saturating_sub(u32::from(*node_ports.start()));
+        let size =
+            (u32::from(*node_ports.end()) + 1).saturating_sub(u32::from(*node_ports.start()));
         // The offset formula of KEP-3668: min(max(16, size / 32), 128), and no band in ranges of at most 16 ports.
-        let offset = if size <= 16 { 0 } else { (size / 32).clamp(16, 128) };
+        let offset = if size <= 16 {
+            0
+        } else {
+            (size / 32).clamp(16, 128)
+        };
         let port_band = node_ports.start().saturating_add(offset as u16);
         Self {
-            ranges: service_cidrs.iter().copied().map(AddressRange::new).collect(),
+            ranges: service_cidrs
+                .iter()
+                .copied()
+                .map(AddressRange::new)
+                .collect(),
             addresses: HashSet::new(),
             node_ports,
             ports: HashSet::new(),
@@ -165,7 +182,9 @@ impl ServiceAllocators {
 
     /// Whether the cluster has a service CIDR of this family.
     pub fn has_family(&self, family: Family) -> bool {
-        self.ranges.iter().any(|range| Family::of(range.cidr.addr()) == family)
+        self.ranges
+            .iter()
+            .any(|range| Family::of(range.cidr.addr()) == family)
     }
 
     /// The range of NodePorts, both ends included.
@@ -189,7 +208,11 @@ impl ServiceAllocators {
     }
 
     /// Gives out a ClusterIP of this family: the one that is wanted, or a free one.
-    pub fn cluster_ip(&mut self, family: Family, wanted: Option<IpAddr>) -> Result<IpAddr, AllocationError> {
+    pub fn cluster_ip(
+        &mut self,
+        family: Family,
+        wanted: Option<IpAddr>,
+    ) -> Result<IpAddr, AllocationError> {
         if !self.has_family(family) {
             return Err(AllocationError::NoRange(family.name()));
         }
@@ -249,7 +272,11 @@ impl ServiceAllocators {
             .find(|port| !self.ports.contains(port))
             .ok_or(AllocationError::Full)?;
         if port >= self.port_band {
-            self.port_cursor = if port == end { self.port_band } else { port + 1 };
+            self.port_cursor = if port == end {
+                self.port_band
+            } else {
+                port + 1
+            };
         }
         self.ports.insert(port);
         Ok(port)
@@ -299,7 +326,11 @@ fn next_address(range: &mut AddressRange, taken: &HashSet<IpAddr>) -> Option<IpA
         .chain(1..range.band)
         .find(|offset| !taken.contains(&range.address(*offset)))?;
     if offset >= range.band {
-        range.cursor = if offset == range.last { range.band } else { offset + 1 };
+        range.cursor = if offset == range.last {
+            range.band
+        } else {
+            offset + 1
+        };
     }
     Some(range.address(offset))
 }

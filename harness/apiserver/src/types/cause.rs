@@ -25,6 +25,14 @@ impl Cause {
         }
     }
 
+    /// The value is of another JSON type than the field's.
+    pub fn wrong_type(field: impl Into<String>, value: &Value, detail: impl AsRef<str>) -> Self {
+        Self {
+            reason: "FieldValueTypeInvalid",
+            ..Self::invalid(field, value, detail)
+        }
+    }
+
     /// The field must be given and is missing or empty.
     pub fn required(field: impl Into<String>, detail: impl AsRef<str>) -> Self {
         let detail = detail.as_ref();
@@ -54,7 +62,10 @@ impl Cause {
         let names: Vec<String> = supported.iter().map(|name| format!("{name:?}")).collect();
         Self {
             reason: "FieldValueNotSupported",
-            message: format!("Unsupported value: {value}: supported values: {}", names.join(", ")),
+            message: format!(
+                "Unsupported value: {value}: supported values: {}",
+                names.join(", ")
+            ),
             field: field.into(),
         }
     }
