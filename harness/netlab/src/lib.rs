@@ -19,8 +19,24 @@
 //!
 //! What this crate is not: it knows nothing of Services, of the API or of verdicts.
 
+mod agent;
+mod blueprint;
+mod control;
+mod doctor;
+mod error;
+mod init;
+mod limits;
+mod netlink;
 pub mod plan;
+mod process;
+mod spawner;
 pub mod topology;
+mod wire;
+mod world;
 
+pub use error::{Result, WorldError};
+pub use init::world_main;
 pub use plan::{Family, NodeAddresses, OutsideAddresses, Plan, PlanError, PodAddresses};
+pub use process::{Executable, FileSpec, Output, Process, ProcessSpec};
 pub use topology::{ClientSpec, NodeSpec, OutsideSpec, PodSpec, Topology};
+pub use world::{Options, SUBCOMMAND, World};
