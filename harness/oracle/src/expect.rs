@@ -233,13 +233,20 @@ impl<'a> Question<'a> {
 
     // ---- What the destination is.
 
+    /// All Services by name: the order of objects must not show in the answer.
+    fn services(&self) -> Vec<&'a Service> {
+        let mut services: Vec<&Service> = self.cluster.services.iter().collect();
+        services.sort_by_key(|service| service.key());
+        services
+    }
+
     /// All ports of served Services in the family and protocol that `kind` finds at the destination.
     fn served_matches(
         &self,
         kind: impl Fn(&Service, &ServicePort) -> Option<FrontendKind>,
     ) -> Vec<Match<'a>> {
         let mut found: Vec<Match<'a>> = Vec::new();
-        for service in &self.cluster.services {
+        for service in self.services() {
             if served(self.cluster, service) != Served::Yes
                 || service.cluster_ip(self.family).is_none()
             {
@@ -259,7 +266,7 @@ impl<'a> Question<'a> {
                 }
             }
         }
-        // The order of objects must not show in the answer.
+        // So must not the order of ports.
         found.sort_by_key(|found| (found.service.key(), found.port.name.clone(), found.kind));
         found
     }
@@ -290,7 +297,7 @@ impl<'a> Question<'a> {
         if let Some(answer) = self.unserved() {
             return answer;
         }
-        let cluster_ip_of = self.cluster.services.iter().find(|service| {
+        let cluster_ip_of = self.services().into_iter().find(|service| {
             served(self.cluster, service) == Served::Yes
                 && service.cluster_ip(self.family) == Some(self.to.ip)
         });
@@ -298,7 +305,12 @@ impl<'a> Question<'a> {
             let mut answer = Answer::one(
                 Outcome::NoAnswer,
                 "SVC-CIP-4",
-                format!("Service {} has no port {}", service.display_name(), self.to),
+                format!(
+                    "Service {} has no port {}/{} at its ClusterIP",
+                    service.display_name(),
+                    self.to.port,
+                    self.to.protocol
+                ),
             );
             answer.because("SAFE-2", "no process of a node may answer at a ClusterIP");
             return answer;
@@ -318,7 +330,7 @@ impl<'a> Question<'a> {
                 ),
             );
         }
-        for service in &self.cluster.services {
+        for service in self.services() {
             if load_balancer_ips(service, self.family, true).contains(&self.to.ip) {
                 return Answer::one(
                     Outcome::NotService,
@@ -336,7 +348,7 @@ impl<'a> Question<'a> {
 
     /// The destination would be a frontend if its Service were one that this proxy serves.
     fn unserved(&self) -> Option<Answer> {
-        for service in &self.cluster.services {
+        for service in self.services() {
             let (id, reason) = match served(self.cluster, service) {
                 Served::Yes => {
                     // Frontends of a family in which the Service has no ClusterIP.
@@ -446,7 +458,12 @@ impl<'a> Question<'a> {
             (FrontendKind::LoadBalancerIp, source) if source.in_cluster() => "SVC-LB-2",
             (FrontendKind::LoadBalancerIp, _) => "SVC-LB-1",
         };
-        answer.before(vec![(id, found.describe(&self.to))])
+        let mut reasons = vec![(id, found.describe(&self.to))];
+        if found.kind != FrontendKind::LoadBalancerIp && !found.service.source_ranges().is_empty() {
+            let text = "loadBalancerSourceRanges does not apply to this frontend";
+            reasons.push(("SVC-LB-5", text.into()));
+        }
+        answer.before(reasons)
     }
 
     fn cluster_ip(&self, found: &Match<'_>) -> Answer {
@@ -528,7 +545,10 @@ impl<'a> Question<'a> {
         };
         if found.service.kind() != ServiceType::LoadBalancer {
             answer.or(
-                self.plain_routing(),
+                Answer {
+                    outcomes: vec![Outcome::NotService],
+                    ..Answer::default()
+                },
                 "load-balancer-status-of-other-type",
                 "the status of a Service that is not of type LoadBalancer carries an address.",
             );
@@ -605,7 +625,7 @@ impl<'a> Question<'a> {
         let mut answers = self
             .arrival_nodes()
             .into_iter()
-            .map(|node| self.from_outside(found, &node, policy));
+            .map(|node| self.outside_at(found, &node, policy));
         let Some(mut answer) = answers.next() else {
             return Answer::one(Outcome::NotService, "SAFE-4", "the cluster has no nodes");
         };
@@ -620,7 +640,7 @@ impl<'a> Question<'a> {
     }
 
     /// Traffic from outside at an external frontend, arriving at `node`.
-    fn from_outside(&self, found: &Match<'_>, node: &Node, policy: TrafficPolicy) -> Answer {
+    fn outside_at(&self, found: &Match<'_>, node: &Node, policy: TrafficPolicy) -> Answer {
         let sets = self.sets(found, node);
         if policy == TrafficPolicy::Cluster {
             return self.cluster_set(found, &sets, node, ClientAddress::NotPreservedAllowed);
@@ -689,7 +709,7 @@ impl<'a> Question<'a> {
     fn nodeport_policy(&self, found: &Match<'_>, owner: &Node) -> Answer {
         let policy = found.service.external_policy();
         if !self.source.in_cluster() {
-            return self.from_outside(found, owner, policy);
+            return self.outside_at(found, owner, policy);
         }
         let free = ClientAddress::NotPreservedAllowed;
         let mut answer = self.cluster_set(found, &self.sets(found, owner), owner, free);
@@ -706,7 +726,7 @@ impl<'a> Question<'a> {
             "either the client's node or the node that owns the address may apply hints.",
         );
         if policy == TrafficPolicy::Local {
-            let mut local = self.from_outside(found, owner, policy);
+            let mut local = self.outside_at(found, owner, policy);
             for outcome in &mut local.outcomes {
                 // The rule that keeps the client's address is about clients outside.
                 if let Outcome::Endpoints { client, .. } = outcome {

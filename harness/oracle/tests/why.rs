@@ -1,0 +1,110 @@
+//! Pins the chains of rules that reports show.
+
+mod support;
+
+use oracle::expect;
+use serde_json::{Value, json};
+use support::*;
+
+fn why(objects: &[Value], source: oracle::Source, to: oracle::Destination) -> String {
+    why_in(&cluster(objects), source, to)
+}
+
+fn why_in(cluster: &oracle::Cluster, source: oracle::Source, to: oracle::Destination) -> String {
+    let expectation = expect(cluster, &source, &to);
+    let mut text = format!("{source} to {to}\n=> {expectation}\n");
+    if let Some(characteristic) = &expectation.characteristic {
+        text += &format!(
+            "characteristic {}: {}\n",
+            characteristic.id, characteristic.text
+        );
+    }
+    text + &expectation.why.join("\n")
+}
+
+#[test]
+fn cluster_ip_with_affinity_and_hairpin() {
+    let sticky = json!({"spec": {"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 60}}}});
+    let objects = [
+        service("ClusterIP", sticky),
+        slice("s", vec![ep("a1", "ready"), ep("b1", "ready")]),
+    ];
+    insta::assert_snapshot!(why(&objects, pod("a1"), tcp(CLUSTER_IP, 80)));
+}
+
+#[test]
+fn load_balancer_local_fallback() {
+    let local = json!({"spec": {"externalTrafficPolicy": "Local", "loadBalancerSourceRanges": ["10.99.0.0/24"]}});
+    let objects = [
+        service("LoadBalancer", local),
+        slice("s", vec![ep("a1", "serving"), ep("b1", "ready")]),
+    ];
+    let outside = why(&objects, outside("n1"), tcp(LB_IP, 80));
+    let inside = why(&objects, pod("a2"), tcp(LB_IP, 80));
+    insta::assert_snapshot!(format!("{outside}\n\n{inside}"));
+}
+
+#[test]
+fn node_port_local_from_within() {
+    let local = json!({"spec": {"externalTrafficPolicy": "Local"}});
+    let objects = [
+        service("NodePort", local),
+        slice("s", vec![ep("b1", "ready")]),
+    ];
+    let outside = why(&objects, outside("n1"), tcp(N1, 30080));
+    let inside = why(&objects, pod("a2"), tcp(N1, 30080));
+    insta::assert_snapshot!(format!("{outside}\n\n{inside}"));
+}
+
+#[test]
+fn zone_hints_over_ipv6() {
+    let hinted = |pod: &str, zone: &str| {
+        with(
+            ep6(pod, "ready"),
+            json!({"hints": {"forZones": [{"name": zone}]}}),
+        )
+    };
+    let objects = [
+        service("ClusterIP", json!({})),
+        slice6("s", vec![hinted("a1", "a"), hinted("b1", "b")]),
+    ];
+    insta::assert_snapshot!(why(&objects, node("n1"), tcp("fd00:96::10", 80)));
+}
+
+#[test]
+fn nothing_to_reach() {
+    let udp_port = json!({"spec": {"ports": [{"name": "dns", "protocol": "UDP", "port": 53}]}});
+    let objects = [
+        service("ClusterIP", udp_port),
+        slice("s", vec![ep("a1", "unready")]),
+    ];
+    let texts = [
+        why(&objects, pod("a2"), udp(CLUSTER_IP, 53)),
+        why(&objects, pod("a2"), tcp(CLUSTER_IP, 22)),
+        why(&objects, pod("a2"), tcp("10.96.200.200", 80)),
+        why(&objects, outside("n1"), tcp("127.0.0.1", 80)),
+        why(&objects, outside("n1"), tcp(CLUSTER_IP, 53)),
+    ];
+    insta::assert_snapshot!(texts.join("\n\n"));
+}
+
+#[test]
+fn left_alone() {
+    let other =
+        json!({"metadata": {"labels": {"service.kubernetes.io/service-proxy-name": "other"}}});
+    let proxied =
+        json!({"status": {"loadBalancer": {"ingress": [{"ip": LB_IP, "ipMode": "Proxy"}]}}});
+    let mut with_listener = cluster(&[service("NodePort", json!({}))]);
+    with_listener.listeners = vec![listener(Some("n1"), None, 30555, "sshd")];
+    let texts = [
+        why(&[service("NodePort", other)], outside("n1"), tcp(N1, 30080)),
+        why(
+            &[service("LoadBalancer", proxied)],
+            pod("a2"),
+            tcp(LB_IP, 80),
+        ),
+        why_in(&with_listener, outside("n1"), tcp(N1, 30555)),
+        why(&[], pod("a2"), tcp("10.244.2.11", 8080)),
+    ];
+    insta::assert_snapshot!(texts.join("\n\n"));
+}
