@@ -1,1 +1,34 @@
 //! An embedded Kubernetes API with fault injection.
+//!
+//! It stores objects in memory, speaks enough of the Kubernetes API over HTTPS for unmodified service proxies, `kubectl` and client
+//! libraries, allocates ClusterIPs and NodePorts, derives EndpointSlices from Pods, and can break in all the ways an API server breaks. It is *not* a
+//! cluster: nothing schedules or runs Pods, and nobody is forbidden anything.
+
+mod api;
+pub mod bench;
+mod clients;
+mod config;
+mod connections;
+pub mod controllers;
+mod error;
+mod faults;
+mod history;
+mod http;
+mod registry;
+mod selector;
+mod serve;
+mod store;
+mod tls;
+pub mod types;
+mod write;
+
+pub use api::{ApiServer, ObjectRef};
+pub use clients::{ClientStats, NotWatching};
+pub use config::Config;
+pub use error::{Error, StatusCause, StatusError};
+pub use faults::{FaultReport, Faults};
+pub use history::HistoryEntry;
+pub use registry::ResourceType;
+pub use serve::Serving;
+pub use store::Verb;
+pub use write::{DeleteOptions, PatchKind, WriteOptions};

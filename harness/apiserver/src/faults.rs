@@ -1,0 +1,327 @@
+//! Faults of the API, switched on and off by a scenario.
+//!
+//! Most can be limited to one user, so that the candidate suffers while the harness looks on. Each one counts what it did: a fault that touched nothing
+//! proves nothing, and [`Faults::report`] shows it.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::clients::Clients;
+use crate::connections::{Connections, lock};
+use crate::store::{State, Verb};
+
+/// What the faults did so far. A fault whose count stays zero had no effect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct FaultReport {
+    /// Running watches whose connection was reset by [`Faults::drop_watches`].
+    pub dropped_watches: u64,
+    /// Connections that went silent under [`Faults::half_open`], old and new ones.
+    pub held_connections: u64,
+    /// Connections reset or turned away by [`Faults::outage`].
+    pub aborted_connections: u64,
+    /// Running watches that were told 410 Gone after [`Faults::compact`], or because they lagged behind.
+    pub expired_watches: u64,
+    /// Requests answered 410 Gone because their resourceVersion or continue token is too old.
+    pub expired_requests: u64,
+    /// Requests answered with an error by [`Faults::errors`].
+    pub error_responses: u64,
+    /// Responses delayed by [`Faults::delay`].
+    pub delayed_responses: u64,
+    /// Watch events delayed by [`Faults::delay`].
+    pub delayed_events: u64,
+    /// Lists (and initial events of watches) put into another order by [`Faults::shuffle_lists`].
+    pub shuffled_lists: u64,
+    /// Watch events sent twice by [`Faults::duplicate_events`].
+    pub duplicated_events: u64,
+    /// Objects rewritten unchanged by [`Faults::noop_updates`].
+    pub noop_updates: u64,
+}
+
+/// Whom a fault concerns: one user, or everybody.
+type Scope = Option<String>;
+
+#[derive(Debug)]
+struct ErrorRule {
+    scope: Scope,
+    status: u16,
+    /// How many requests are still to be answered so; without a number, all.
+    left: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Rules {
+    outage: bool,
+    half_open: Vec<Scope>,
+    errors: Vec<ErrorRule>,
+    delays: Vec<(Scope, Duration)>,
+    shuffles: Vec<(Scope, u64)>,
+    duplicates: Vec<Scope>,
+}
+
+/// The switches. Get them from [`ApiServer::faults`](crate::ApiServer::faults).
+pub struct Faults {
+    state: Arc<Mutex<State>>,
+    connections: Arc<Connections>,
+    clients: Arc<Clients>,
+    rules: Mutex<Rules>,
+    report: Mutex<FaultReport>,
+}
+
+fn covers(scope: &Scope, user: &str) -> bool {
+    scope.as_deref().is_none_or(|u| u == user)
+}
+
+fn scope(user: Option<&str>) -> Scope {
+    user.map(str::to_owned)
+}
+
+impl Faults {
+    pub(crate) fn new(
+        state: Arc<Mutex<State>>,
+        connections: Arc<Connections>,
+        clients: Arc<Clients>,
+    ) -> Self {
+        Faults {
+            state,
+            connections,
+            clients,
+            rules: Mutex::default(),
+            report: Mutex::default(),
+        }
+    }
+
+    /// Resets the connections that running watches of this user (or of everybody) use. Returns how many watches that were.
+    pub fn drop_watches(&self, user: Option<&str>) -> usize {
+        let mut dropped = 0;
+        for connection in self.connections.of(user) {
+            let watches = connection.watches.load(Ordering::Acquire);
+            if watches > 0 {
+                dropped += watches;
+                connection.abort();
+            }
+        }
+        self.count(|r| r.dropped_watches += dropped as u64);
+        dropped
+    }
+
+    /// Makes the connections of this user (or of everybody) half open: they stay established, nothing is answered, no FIN is sent, and new ones
+    /// go silent as well. Switching off resets the silent ones. Returns how many existing connections were silenced or reset.
+    ///
+    /// A new connection of one user is known by its first request, so for a single user the TLS handshake still succeeds.
+    pub fn half_open(&self, user: Option<&str>, on: bool) -> usize {
+        {
+            let mut rules = lock(&self.rules);
+            rules.half_open.retain(|s| s.as_deref() != user);
+            if on {
+                rules.half_open.push(scope(user));
+            }
+        }
+        let mut affected = 0;
+        for connection in self.connections.of(user) {
+            if on {
+                if !connection.held.swap(true, Ordering::AcqRel) {
+                    affected += 1;
+                }
+            } else if connection.held.load(Ordering::Acquire) {
+                connection.abort();
+                affected += 1;
+            }
+        }
+        if on {
+            self.count(|r| r.held_connections += affected as u64);
+        }
+        affected
+    }
+
+    /// While on, every connection is reset as soon as it is accepted, and those that exist are reset at once. Returns how many existed.
+    pub fn outage(&self, on: bool) -> usize {
+        lock(&self.rules).outage = on;
+        if !on {
+            return 0;
+        }
+        let connections = self.connections.of(None);
+        connections.iter().for_each(|c| c.abort());
+        self.count(|r| r.aborted_connections += connections.len() as u64);
+        connections.len()
+    }
+
+    /// Forgets the past, as etcd's compaction does: lists and watches at older resourceVersions get 410 Gone, running watches get an `ERROR` event with
+    /// the same. Returns how many watches were running.
+    pub fn compact(&self) -> usize {
+        lock(&self.state).compact();
+        self.clients.open_watches()
+    }
+
+    /// Answers the next `count` requests (or all until [`Faults::clear_errors`]) of this user (or of everybody) with this HTTP status and a
+    /// matching `Status` object. Health checks are not affected.
+    pub fn errors(&self, user: Option<&str>, status: u16, count: Option<u64>) {
+        lock(&self.rules).errors.push(ErrorRule {
+            scope: scope(user),
+            status,
+            left: count,
+        });
+    }
+
+    /// Ends [`Faults::errors`], for this user's rules or (without a user) for all.
+    pub fn clear_errors(&self, user: Option<&str>) {
+        lock(&self.rules)
+            .errors
+            .retain(|r| user.is_some() && r.scope.as_deref() != user);
+    }
+
+    /// Delays every response and every watch event of this user (or of everybody) by this long. Zero ends it.
+    pub fn delay(&self, user: Option<&str>, by: Duration) {
+        let mut rules = lock(&self.rules);
+        rules.delays.retain(|(s, _)| s.as_deref() != user);
+        if !by.is_zero() {
+            rules.delays.push((scope(user), by));
+        }
+    }
+
+    /// Puts the items of every list (and the initial events of every watch) into an order drawn from `seed`. `None` ends it.
+    /// With `limit`, items move within their page.
+    pub fn shuffle_lists(&self, user: Option<&str>, seed: Option<u64>) {
+        let mut rules = lock(&self.rules);
+        rules.shuffles.retain(|(s, _)| s.as_deref() != user);
+        if let Some(seed) = seed {
+            rules.shuffles.push((scope(user), seed));
+        }
+    }
+
+    /// While on, every watch event is sent twice.
+    pub fn duplicate_events(&self, user: Option<&str>, on: bool) {
+        let mut rules = lock(&self.rules);
+        rules.duplicates.retain(|s| s.as_deref() != user);
+        if on {
+            rules.duplicates.push(scope(user));
+        }
+    }
+
+    /// Rewrites `n` objects of a kind (any name of it: `Service`, `services`, `svc`) unchanged, one after the other and round again: watchers see
+    /// `MODIFIED` events in which only the resourceVersion differs. Returns how many were written: 0 when there is no such object.
+    pub fn noop_updates(&self, kind: &str, n: usize) -> usize {
+        let mut state = lock(&self.state);
+        let resources = state.registry.named(kind);
+        let objects: Vec<_> = resources
+            .iter()
+            .flat_map(|r| {
+                state
+                    .objects(r, None)
+                    .into_iter()
+                    .map(|o| (r.clone(), o.namespace.clone(), o.name.clone()))
+            })
+            .collect();
+        let mut written = 0;
+        for (resource, namespace, name) in
+            objects
+                .iter()
+                .cycle()
+                .take(if objects.is_empty() { 0 } else { n })
+        {
+            if let Some(object) = state.object(resource, namespace, name) {
+                state.commit(resource, Verb::Modified, &mut object.value());
+                written += 1;
+            }
+        }
+        state.wake();
+        drop(state);
+        self.count(|r| r.noop_updates += written as u64);
+        written
+    }
+
+    /// Switches everything off. Half-open connections are reset.
+    pub fn clear(&self) {
+        let scopes = {
+            let mut rules = lock(&self.rules);
+            std::mem::take(&mut *rules).half_open
+        };
+        for scope in scopes {
+            self.half_open(scope.as_deref(), false);
+        }
+    }
+
+    /// What the faults did so far.
+    pub fn report(&self) -> FaultReport {
+        *lock(&self.report)
+    }
+
+    pub(crate) fn count(&self, change: impl FnOnce(&mut FaultReport)) {
+        change(&mut lock(&self.report));
+    }
+
+    /// What to do with a connection that was just accepted, before anybody said who they are.
+    pub(crate) fn on_accept(&self) -> AcceptFault {
+        let rules = lock(&self.rules);
+        if rules.outage {
+            self.count(|r| r.aborted_connections += 1);
+            AcceptFault::Reset
+        } else if rules.half_open.iter().any(Option::is_none) {
+            self.count(|r| r.held_connections += 1);
+            AcceptFault::Hold
+        } else {
+            AcceptFault::None
+        }
+    }
+
+    /// Whether this user's requests are to get no answer.
+    pub(crate) fn holds(&self, user: &str) -> bool {
+        lock(&self.rules).half_open.iter().any(|s| covers(s, user))
+    }
+
+    /// The status to answer this user's request with, if a rule says so. Uses the rule up.
+    pub(crate) fn take_error(&self, user: &str) -> Option<u16> {
+        let mut rules = lock(&self.rules);
+        let rule = rules.errors.iter_mut().find(|r| covers(&r.scope, user))?;
+        let status = rule.status;
+        if let Some(left) = &mut rule.left {
+            *left = left.saturating_sub(1);
+        }
+        rules.errors.retain(|r| r.left != Some(0));
+        self.count(|r| r.error_responses += 1);
+        Some(status)
+    }
+
+    /// How long this user's responses and events are to be delayed.
+    pub(crate) fn delay_of(&self, user: &str) -> Option<Duration> {
+        lock(&self.rules)
+            .delays
+            .iter()
+            .filter(|(s, _)| covers(s, user))
+            .map(|(_, d)| *d)
+            .max()
+    }
+
+    /// Puts a list for this user into another order, if a rule says so.
+    pub(crate) fn shuffle<T>(&self, user: &str, items: &mut [T]) {
+        use rand::SeedableRng;
+        use rand::seq::SliceRandom;
+        let seed = lock(&self.rules)
+            .shuffles
+            .iter()
+            .find(|(s, _)| covers(s, user))
+            .map(|(_, seed)| *seed);
+        let Some(seed) = seed.filter(|_| items.len() > 1) else {
+            return;
+        };
+        items.shuffle(&mut rand::rngs::StdRng::seed_from_u64(seed));
+        self.count(|r| r.shuffled_lists += 1);
+    }
+
+    /// Whether this user's watch events are to be sent twice.
+    pub(crate) fn duplicates(&self, user: &str) -> bool {
+        lock(&self.rules).duplicates.iter().any(|s| covers(s, user))
+    }
+}
+
+/// What happens to a new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AcceptFault {
+    None,
+    /// Close it with a RST.
+    Reset,
+    /// Keep it and stay silent.
+    Hold,
+}
