@@ -124,7 +124,11 @@ impl Cluster {
     }
 
     fn add_pod(&mut self, object: &Value) {
-        if object["spec"]["hostNetwork"].as_bool() == Some(true) {
+        let over = matches!(
+            object["status"]["phase"].as_str(),
+            Some("Failed" | "Succeeded")
+        );
+        if over || object["spec"]["hostNetwork"].as_bool() == Some(true) {
             return;
         }
         let (Some(name), Some(node)) = (
@@ -133,22 +137,23 @@ impl Cluster {
         ) else {
             return;
         };
-        let ips = object["status"]["podIPs"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|entry| &entry["ip"]);
+        let terminating = object["metadata"]["deletionTimestamp"].is_string();
+        let ips = object["status"]["podIPs"].as_array();
+        let ips = ips.into_iter().flatten().map(|entry| &entry["ip"]);
         for ip in ips
             .chain([&object["status"]["podIP"]])
             .filter_map(|ip| parse_ip(ip.as_str()?))
         {
-            self.pods.insert(
-                ip,
-                PodIdentity {
-                    name: name.to_owned(),
-                    node: node.to_owned(),
-                },
-            );
+            let pod = PodIdentity {
+                name: name.to_owned(),
+                node: node.to_owned(),
+            };
+            // An address can be given to a new pod before the object of the old one is gone.
+            if terminating {
+                self.pods.entry(ip).or_insert(pod);
+            } else {
+                self.pods.insert(ip, pod);
+            }
         }
     }
 }

@@ -970,6 +970,32 @@ fn objects_give_pods_and_zones() {
 }
 
 #[test]
+fn an_address_that_was_given_again_belongs_to_the_new_pod() {
+    let holder = |name: &str, metadata: Value, status: Value| {
+        let pod = json!({"kind": "Pod", "metadata": {"name": name}, "spec": {"nodeName": "n1"},
+                         "status": {"podIP": "10.244.1.50"}});
+        with(pod, json!({ "metadata": metadata, "status": status }))
+    };
+    let old = holder(
+        "old",
+        json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}),
+        json!({}),
+    );
+    let evicted = holder("evicted", json!({}), json!({"phase": "Failed"}));
+    let new = holder("new", json!({}), json!({"phase": "Running"}));
+    for objects in [
+        [&old, &evicted, &new],
+        [&new, &evicted, &old],
+        [&new, &old, &evicted],
+    ] {
+        let cluster = oracle::Cluster::from_objects(&objects.map(Value::clone), nodes()).unwrap();
+        assert_eq!(cluster.pods[&ip("10.244.1.50")].name, "new");
+    }
+    let cluster = oracle::Cluster::from_objects(&[old], nodes()).unwrap();
+    assert_eq!(cluster.pods[&ip("10.244.1.50")].name, "old");
+}
+
+#[test]
 fn frontends_list_everything_to_probe() {
     let cluster = cluster(&[service("LoadBalancer", json!({})), ready()]);
     let list: Vec<String> = oracle::frontends(&cluster)
