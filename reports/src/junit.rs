@@ -13,7 +13,7 @@ use quick_junit::{
 
 use crate::event::{Failure, Verdict};
 use crate::model::{Attempt, CaseResult, CaseVerdict, Conclusion, Report};
-use crate::text::visible;
+use crate::text::{one_line, visible};
 
 /// The report as a JUnit document.
 pub fn render(report: &Report) -> String {
@@ -29,10 +29,10 @@ pub fn render(report: &Report) -> String {
         suite.set_time(milliseconds(time));
         document.add_test_suite(suite);
     }
-    if let Some(message) = run_error(report) {
+    if let Some((kind, message)) = run_error(report) {
         let mut suite = suite(report, "run");
         let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
-        status.set_type(xml(report.conclusion.title()));
+        status.set_type(kind);
         status.set_message(xml(&message));
         let mut case = TestCase::new("the run is complete", status);
         case.set_classname("run");
@@ -44,13 +44,13 @@ pub fn render(report: &Report) -> String {
         .expect("writing XML into memory does not fail")
 }
 
-/// What is wrong with the run as a whole, where its cases do not show it.
-fn run_error(report: &Report) -> Option<String> {
+/// What is wrong with the run as a whole, where its cases do not show it: kind and message.
+fn run_error(report: &Report) -> Option<(&'static str, String)> {
     if !report.problems.is_empty() {
-        return Some(report.problems.join("; "));
+        return Some(("incomplete", report.problems.join("; ")));
     }
     match report.conclusion {
-        Conclusion::NothingRan => Some("no case was executed".to_owned()),
+        Conclusion::NothingRan => Some(("nothing-ran", "no case was executed".to_owned())),
         _ => None,
     }
 }
@@ -124,7 +124,7 @@ fn test_case(report: &Report, case: &CaseResult) -> TestCase {
         .map(|(number, path)| format!("evidence of attempt {number}: {path}"))
         .collect();
     if !evidence.is_empty() {
-        test.set_system_out(xml(&evidence.join("\n")));
+        test.set_system_out(xml_lines(&evidence.join("\n")));
     }
     test
 }
@@ -212,7 +212,7 @@ fn told(attempt: &Attempt) -> (XmlString, XmlString, XmlString) {
     if attempt.verdict == Verdict::Infra {
         let reason = attempt.infra.as_deref().unwrap_or("no reason was given");
         let description = format!("attempt {number}: {reason}");
-        return ("infra".into(), xml(reason), xml(&description));
+        return ("infra".into(), xml(reason), xml_lines(&description));
     }
     let mut description = format!("attempt {number}");
     if let Some(seed) = attempt.seed {
@@ -223,11 +223,15 @@ fn told(attempt: &Attempt) -> (XmlString, XmlString, XmlString) {
         description.push_str(&failure_text(failure));
     }
     match attempt.failures.first() {
-        Some(first) => (xml(&first.kind), xml(&first.message), xml(&description)),
+        Some(first) => (
+            xml(&first.kind),
+            xml(&first.message),
+            xml_lines(&description),
+        ),
         None => (
             "fail".into(),
             "no failure was recorded".into(),
-            xml(&description),
+            xml_lines(&description),
         ),
     }
 }
@@ -258,7 +262,13 @@ fn property(name: &str, value: &str) -> Property {
     Property::new(xml(name), xml(value))
 }
 
+/// Text for an attribute, where XML readers make spaces of line ends anyway.
 fn xml(text: &str) -> XmlString {
+    XmlString::new(one_line(text))
+}
+
+/// Text for an element's content, where lines are kept.
+fn xml_lines(text: &str) -> XmlString {
     XmlString::new(visible(text))
 }
 

@@ -503,7 +503,7 @@ mod tests {
         let good = r#"{"seq":0,"time":"t","type":"runFinished","reason":"completed"}"#;
         for (bad, says) in [
             ("{]", "line 3"),
-            ("{\"seq\":1}", "missing field `type`"),
+            ("{\"seq\":1}", "missing field `time`"),
             (
                 r#"{"seq":1,"time":"t","type":"dance"}"#,
                 "unknown variant `dance`",

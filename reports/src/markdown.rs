@@ -5,15 +5,12 @@
 
 use crate::event::{Failure, Verdict};
 use crate::model::{
-    Attempt, CaseResult, CaseVerdict, Conclusion, Counts, Distribution, Rate, Report,
+    Attempt, CaseResult, CaseVerdict, Conclusion, Counts, Distribution, GroupSummary, Rate, Report,
 };
 use crate::text::{one_line, shortened};
 
 /// The rendered report is never longer than this many bytes; GitHub's limit for a comment is 65,536 characters.
 pub const MAX_BYTES: usize = 60_000;
-
-/// No part may take more than this many bytes of it, so that a candidate which fails everything still shows the rest.
-const MAX_SECTION: usize = 20_000;
 
 /// Failures that are shown per attempt; the evidence has them all.
 const MAX_FAILURES: usize = 4;
@@ -23,26 +20,29 @@ const MAX_TEXT: usize = 240;
 
 /// The report as Markdown (GitHub's dialect, which GitLab reads too).
 pub fn render(report: &Report) -> String {
+    // No part may take all the room, so that a candidate which fails everything still shows the rest. The numbers are bytes
+    // and leave some for the headings and for the last part.
     let mut page = Page::default();
     page.block(&heading(report));
     page.block(&summary(report));
-    page.block(&area_table(report));
+    page.section(4_000, TABLE_HEAD, report.areas.iter().map(area_row), "");
     if !report.problems.is_empty() {
         let problems = report.problems.iter().map(|p| format!("- {}\n", prose(p)));
-        page.section("## The run is incomplete\n\n", problems, "");
+        page.section(2_000, "## The run is incomplete\n\n", problems, "");
     }
-    for (title, verdict) in [
-        ("## Failures\n\n", CaseVerdict::Fail),
-        ("## Flaky\n\n", CaseVerdict::Flaky),
+    for (title, room, verdict) in [
+        ("## Failures\n\n", 20_000, CaseVerdict::Fail),
+        ("## Flaky\n\n", 8_000, CaseVerdict::Flaky),
     ] {
         page.section(
+            room,
             title,
             report.cases_with(verdict).map(|c| failed_case(report, c)),
             "",
         );
     }
     let infra = report.cases_with(CaseVerdict::Infra).map(infra_case);
-    page.section("## Infrastructure trouble\n\n", infra, "");
+    page.section(3_000, "## Infrastructure trouble\n\n", infra, "");
     let violated = report.requirements.iter().filter(|requirement| {
         matches!(requirement.verdict, CaseVerdict::Fail | CaseVerdict::Flaky)
     });
@@ -56,7 +56,7 @@ pub fn render(report: &Report) -> String {
         )
     });
     let count = report.totals.requirements.fail + report.totals.requirements.flaky;
-    page.folded(&format!("Requirements violated ({count})"), violated);
+    page.folded(6_000, &format!("Requirements violated ({count})"), violated);
 
     let cases = &report.totals.cases;
     let skipped = report.cases_with(CaseVerdict::Skip).map(|case| {
@@ -66,11 +66,11 @@ pub fn render(report: &Report) -> String {
         };
         format!("- {}: {kind}: {reason}\n", code(&case.id))
     });
-    page.folded(&format!("Skipped ({})", cases.skip), skipped);
+    page.folded(3_000, &format!("Skipped ({})", cases.skip), skipped);
     let not_run = report
         .cases_with(CaseVerdict::NotRun)
         .map(|case| format!("- {}\n", code(&case.id)));
-    page.folded(&format!("Not run ({})", cases.not_run), not_run);
+    page.folded(3_000, &format!("Not run ({})", cases.not_run), not_run);
     let characteristics = report.characteristics.iter().flat_map(|choice| {
         choice.values.iter().map(|observed| {
             format!(
@@ -83,8 +83,12 @@ pub fn render(report: &Report) -> String {
         })
     });
     let count = report.characteristics.len();
-    page.folded(&format!("Characteristics ({count})"), characteristics);
-    page.folded("About this run", about(report).into_iter());
+    page.folded(
+        4_000,
+        &format!("Characteristics ({count})"),
+        characteristics,
+    );
+    page.folded(3_000, "About this run", about(report).into_iter());
     page.text
 }
 
@@ -101,18 +105,17 @@ impl Page {
         self.text.push('\n');
     }
 
-    /// Adds as many items as fit and says how many do not; adds nothing when there are none.
-    fn section(&mut self, head: &str, items: impl Iterator<Item = String>, foot: &str) {
-        let mut items = items.peekable();
-        if items.peek().is_none() {
-            return;
-        }
-        // Room for the note about what was left out, and for the foot.
-        let room = MAX_BYTES.saturating_sub(self.text.len() + head.len() + foot.len() + 100);
-        let room = room.min(MAX_SECTION);
+    /// Adds as many items as fit into so many bytes and says how many do not; adds nothing when there are none.
+    fn section(
+        &mut self,
+        room: usize,
+        head: &str,
+        items: impl Iterator<Item = String>,
+        foot: &str,
+    ) {
         let (mut body, mut left_out) = (String::new(), 0_u64);
         for item in items {
-            if left_out > 0 || body.len() + item.len() > room {
+            if body.len() + item.len() > room {
                 left_out += 1;
             } else {
                 body.push_str(&item);
@@ -121,14 +124,15 @@ impl Page {
         if left_out > 0 {
             body.push_str(&format!("\n_… and {left_out} more, see `report.json`._\n"));
         }
-        if self.text.len() + head.len() + body.len() + foot.len() < MAX_BYTES {
-            self.block(&format!("{head}{body}{foot}"));
+        let part = format!("{head}{body}{foot}\n");
+        if !body.is_empty() && self.text.len() + part.len() <= MAX_BYTES {
+            self.text.push_str(&part);
         }
     }
 
-    fn folded(&mut self, summary: &str, items: impl Iterator<Item = String>) {
+    fn folded(&mut self, room: usize, summary: &str, items: impl Iterator<Item = String>) {
         let head = format!("<details><summary>{}</summary>\n\n", html(summary));
-        self.section(&head, items, "\n</details>\n");
+        self.section(room, &head, items, "\n</details>\n");
     }
 }
 
@@ -174,7 +178,13 @@ fn counted(counts: &Counts) -> String {
     let words: Vec<String> = CaseVerdict::ALL
         .into_iter()
         .filter(|verdict| counts.get(*verdict) > 0)
-        .map(|verdict| format!("{} {verdict}", counts.get(verdict)))
+        .map(|verdict| {
+            format!(
+                "{} {}",
+                counts.get(verdict),
+                verdict.as_str().replace('-', " ")
+            )
+        })
         .collect();
     match words.as_slice() {
         [] => "none".to_owned(),
@@ -182,28 +192,26 @@ fn counted(counts: &Counts) -> String {
     }
 }
 
-fn area_table(report: &Report) -> String {
-    let mut table = String::from(
-        "| | Area | Pass | Fail | Flaky | Infra | Skip | Not run | Convergence p50 / p99 |\n\
-         |---|---|--:|--:|--:|--:|--:|--:|--:|\n",
-    );
-    for area in &report.areas {
-        let convergence = match area.convergence_ms {
-            Some(Distribution { p50, p99, .. }) => format!("{} / {}", duration(p50), duration(p99)),
-            None => "–".to_owned(),
-        };
-        let counts: Vec<String> = CaseVerdict::ALL
-            .into_iter()
-            .map(|verdict| area.cases.get(verdict).to_string())
-            .collect();
-        table.push_str(&format!(
-            "| {} | {} | {} | {convergence} |\n",
-            mark(area.verdict),
-            prose(&area.name),
-            counts.join(" | ")
-        ));
-    }
-    table
+const TABLE_HEAD: &str = "\
+| | Area | Pass | Fail | Flaky | Infra | Skip | Not run | Convergence p50 / p99 |
+|---|---|--:|--:|--:|--:|--:|--:|--:|
+";
+
+fn area_row(area: &GroupSummary) -> String {
+    let convergence = match area.convergence_ms {
+        Some(Distribution { p50, p99, .. }) => format!("{} / {}", duration(p50), duration(p99)),
+        None => "–".to_owned(),
+    };
+    let counts: Vec<String> = CaseVerdict::ALL
+        .into_iter()
+        .map(|verdict| area.cases.get(verdict).to_string())
+        .collect();
+    format!(
+        "| {} | {} | {} | {convergence} |\n",
+        mark(area.verdict),
+        prose(&area.name),
+        counts.join(" | ")
+    )
 }
 
 fn mark(verdict: CaseVerdict) -> &'static str {
@@ -228,7 +236,7 @@ fn failed_case(report: &Report, case: &CaseResult) -> String {
             .iter()
             .find(|requirement| requirement.id == *id);
         let rule = rule.map_or("", |requirement| requirement.text.as_str());
-        text.push_str(&format!("> {} {}\n", code(id), prose(rule)));
+        text.push_str(&format!("> - {}: {}\n", code(id), prose(rule)));
     }
     if let Some(attempt) = case.attempts_with(Verdict::Fail).next() {
         text.push_str(&format!("\n{}\n", attempt_words(attempt)));
@@ -410,18 +418,24 @@ fn prose(text: &str) -> String {
             '\\' | '`' | '*' | '_' | '[' | ']' | '|' | '~' | '$' => out.extend(['\\', c]),
             // A list or an underline at the beginning of a block.
             '-' | '+' | '=' if before.is_empty() => out.extend(['\\', c]),
-            '.' | ')' if before.bytes().all(|b| b.is_ascii_digit()) => out.extend(['\\', c]),
+            '.' | ')' if numbers_a_list(before, rest) => out.extend(['\\', c]),
             _ => out.push(c),
         }
     }
     out
 }
 
+/// Whether a dot or bracket between these makes the beginning of a numbered list.
+fn numbers_a_list(before: &str, rest: &str) -> bool {
+    let number = !before.is_empty() && before.bytes().all(|b| b.is_ascii_digit());
+    number && rest[1..].starts_with([' ', '\t'])
+}
+
 /// Escapes everything that means something in Markdown or HTML as a character reference, which builds nothing in either.
 fn entities(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_ascii_punctuation() && !matches!(c, '.' | ',' | ':' | '-' | '/' | '(' | ')') {
+        if c.is_ascii_punctuation() && !matches!(c, ',' | '-' | '/' | '(' | ')') {
             out.push_str(&format!("&#{};", u32::from(c)));
         } else {
             out.push(c);

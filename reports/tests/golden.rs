@@ -1,0 +1,159 @@
+//! Golden reports: what a reader sees for every verdict, in every format.
+//!
+//! After an intended change: `INSTA_UPDATE=always cargo test -p reports --test golden`, then read the difference.
+
+mod fixture;
+
+use fixture::{Run, hostile};
+use reports::event::{FinishReason, SkipKind, Verdict};
+use reports::{Report, json, junit, markdown};
+
+/// Compares all three renderings with their snapshots, after checking what must hold for any report.
+fn golden(name: &str, report: &Report) {
+    let schema: serde_json::Value = serde_json::from_str(reports::schema::REPORT_V1).unwrap();
+    let schema = jsonschema::validator_for(&schema).unwrap();
+    let document = json::render(report);
+    let value: serde_json::Value = serde_json::from_str(&document).unwrap();
+    if let Err(error) = schema.validate(&value) {
+        panic!("{name}: report.json does not match its own schema: {error}");
+    }
+    assert_eq!(
+        &json::parse(&document).unwrap(),
+        report,
+        "{name}: report.json loses something"
+    );
+
+    let xml = junit::render(report);
+    let parsed = quick_junit::Report::deserialize_from_str(&xml).unwrap();
+    let red = parsed.failures + parsed.errors > 0;
+    assert_eq!(
+        red,
+        report.exit_code != 0,
+        "{name}: JUnit and exit code disagree"
+    );
+
+    insta::assert_snapshot!(format!("{name}.json"), document);
+    insta::assert_snapshot!(format!("{name}.xml"), xml);
+    insta::assert_snapshot!(format!("{name}.md"), markdown::render(report));
+}
+
+#[test]
+fn pass() {
+    let mut run = Run::new(2);
+    run.case("reach[ipv4]", &["SVC-1"], &[Verdict::Pass, Verdict::Pass]);
+    run.case(
+        "node-port[ipv4]",
+        &["NP-1"],
+        &[Verdict::Pass, Verdict::Pass],
+    );
+    run.characteristic(
+        "reach[ipv4]",
+        "affinity-over-ports",
+        "shared",
+        "Whether ports share affinity.",
+    );
+    let report = run.report();
+    assert_eq!(report.exit_code, 0);
+    golden("pass", &report);
+}
+
+#[test]
+fn fail() {
+    let mut run = Run::new(3);
+    run.case("reach[ipv4]", &["SVC-1", "SVC-2"], &[Verdict::Fail; 3]);
+    run.case("node-port[ipv4]", &["NP-1"], &[Verdict::Pass; 3]);
+    let report = run.report();
+    assert_eq!(report.exit_code, 1);
+    golden("fail", &report);
+}
+
+#[test]
+fn flaky_beyond_the_budget() {
+    let mut run = Run::new(3);
+    run.case(
+        "reach[ipv4]",
+        &["SVC-1"],
+        &[Verdict::Pass, Verdict::Fail, Verdict::Pass],
+    );
+    let report = run.report();
+    assert_eq!(report.exit_code, 3);
+    golden("flaky", &report);
+}
+
+#[test]
+fn flaky_within_the_budget() {
+    let mut run = Run::new(2);
+    run.start.options.flake_budget = 1;
+    run.case("reach[ipv4]", &["SVC-1"], &[Verdict::Pass, Verdict::Fail]);
+    let report = run.report();
+    assert_eq!(report.exit_code, 0);
+    assert_eq!(report.exit_code(0), 3);
+    golden("flaky-tolerated", &report);
+}
+
+#[test]
+fn infra() {
+    let mut run = Run::new(2);
+    run.case("reach[ipv4]", &["SVC-1"], &[Verdict::Pass, Verdict::Infra]);
+    run.case(
+        "node-port[ipv4]",
+        &["NP-1"],
+        &[Verdict::Infra, Verdict::Infra],
+    );
+    let report = run.report();
+    assert_eq!(report.exit_code, 4);
+    golden("infra", &report);
+}
+
+#[test]
+fn skip() {
+    let mut run = Run::new(1);
+    run.case("reach[ipv4]", &["SVC-1"], &[Verdict::Pass]);
+    run.plan("sctp[ipv4]", &["SVC-1"]).skip = Some(fixture::skip(SkipKind::CandidateUnsupported));
+    run.case("late[ipv4]", &["NP-1"], &[Verdict::Skip]);
+    let report = run.report();
+    assert_eq!(report.exit_code, 0);
+    golden("skip", &report);
+}
+
+#[test]
+fn nothing_ran() {
+    let mut run = Run::new(1);
+    run.plan("sctp[ipv4]", &["SVC-1"]).skip = Some(fixture::skip(SkipKind::ToolMissing));
+    let report = run.report();
+    assert_eq!(report.exit_code, 5);
+    golden("nothing-ran", &report);
+}
+
+#[test]
+fn not_run() {
+    let mut run = Run::new(1);
+    run.case("reach[ipv4]", &["SVC-1"], &[Verdict::Pass]);
+    run.plan("node-port[ipv4]", &["NP-1"]);
+    run.end = Some(FinishReason::Interrupted);
+    let report = run.report();
+    assert_eq!(report.exit_code, 4);
+    golden("not-run", &report);
+}
+
+#[test]
+fn everything_at_once() {
+    let mut run = Run::new(2);
+    run.case("a-pass[ipv4]", &["SVC-1"], &[Verdict::Pass; 2]);
+    run.case("b-fail[ipv4]", &["SVC-1"], &[Verdict::Fail; 2]);
+    run.case("c-flaky[ipv4]", &["SVC-2"], &[Verdict::Fail, Verdict::Pass]);
+    run.last_failure().requirements = vec!["SVC-2".into()];
+    run.case("d-infra[ipv4]", &["NP-1"], &[Verdict::Infra; 2]);
+    run.case("e-skip[ipv4]", &["NP-1"], &[Verdict::Skip; 2]);
+    run.plan("f-not-run[ipv4]", &["NP-1"]);
+    run.end = None;
+    let report = run.report();
+    assert_eq!(report.exit_code, 1);
+    golden("mixed", &report);
+}
+
+#[test]
+fn hostile_texts_stay_texts() {
+    let report = hostile().report();
+    golden("hostile", &report);
+}

@@ -1,0 +1,360 @@
+//! How a log becomes a report: what counts, what is refused, and what does not matter.
+
+mod fixture;
+
+use fixture::{Run, failure};
+use proptest::prelude::*;
+use reports::event::{Event, EventBody, FinishReason, SkipKind, Verdict};
+use reports::log::FILE_NAME;
+use reports::model::{CaseVerdict, ModelError};
+use reports::{EventWriter, Report, write_all};
+
+fn verdict_of(report: &Report, requirement: &str) -> CaseVerdict {
+    let mut found = report.requirements.iter().filter(|r| r.id == requirement);
+    found.next().unwrap().verdict
+}
+
+#[test]
+fn a_pass_that_asserted_nothing_is_infra() {
+    let mut run = Run::new(1);
+    run.plan("c", &["SVC-1"]);
+    run.attempt("c", 1, Verdict::Pass).checks = 0;
+    let report = run.report();
+    assert_eq!(report.exit_code, 4);
+    let attempt = &report.cases[0].attempts[0];
+    assert_eq!(attempt.verdict, Verdict::Infra);
+    assert_eq!(
+        attempt.infra.as_deref(),
+        Some("the attempt asserted nothing")
+    );
+}
+
+#[test]
+fn a_pass_with_failures_is_a_failure() {
+    let mut run = Run::new(1);
+    run.plan("c", &["SVC-1"]);
+    run.attempt("c", 1, Verdict::Pass).failures = vec![failure()];
+    assert_eq!(run.report().exit_code, 1);
+}
+
+#[test]
+fn an_attempt_that_never_finished_is_infra_and_says_where_it_stopped() {
+    let mut run = Run::new(1);
+    run.case("c", &["SVC-1"], &[Verdict::Pass]);
+    run.body.pop();
+    let report = run.report();
+    assert_eq!(report.exit_code, 4);
+    let infra = report.cases[0].attempts[0].infra.clone().unwrap();
+    assert_eq!(
+        infra,
+        "the attempt never finished: the log stops after step 0 (converge)"
+    );
+}
+
+#[test]
+fn an_incomplete_run_cannot_show_conformance() {
+    let mut run = Run::new(2);
+    run.case("c", &["SVC-1"], &[Verdict::Pass, Verdict::Pass]);
+    assert_eq!(run.report().exit_code, 0);
+
+    for (end, says) in [
+        (None, "killed"),
+        (Some(FinishReason::Interrupted), "interrupted"),
+        (Some(FinishReason::Infra), "given up"),
+        (Some(FinishReason::FailFast), "first failure"),
+    ] {
+        run.end = end;
+        let report = run.report();
+        assert_eq!(report.exit_code, 4, "{end:?}");
+        assert!(report.problems[0].contains(says), "{:?}", report.problems);
+    }
+
+    run.end = Some(FinishReason::Completed);
+    run.start.options.runs = 3;
+    let report = run.report();
+    assert_eq!(report.exit_code, 4);
+    assert_eq!(report.problems, ["case c has 2 of 3 attempts"]);
+
+    run.start.options.runs = 2;
+    let mut events = run.events();
+    events.remove(3);
+    let report = Report::from_events(events).unwrap();
+    assert_eq!(report.exit_code, 4);
+    assert!(
+        report.problems[0].contains("holes"),
+        "{:?}",
+        report.problems
+    );
+}
+
+#[test]
+fn an_incomplete_run_can_show_non_conformance() {
+    let mut run = Run::new(5);
+    run.case("c", &["SVC-1"], &[Verdict::Fail]);
+    run.end = None;
+    assert_eq!(run.report().exit_code, 1);
+}
+
+#[test]
+fn a_failure_counts_against_the_requirements_it_names() {
+    let mut run = Run::new(1);
+    run.case("both", &["SVC-1", "SVC-2"], &[Verdict::Fail]);
+    let report = run.report();
+    // The failure names SVC-1. Nothing is known about SVC-2, and nothing is ever known by default.
+    assert_eq!(verdict_of(&report, "SVC-1"), CaseVerdict::Fail);
+    assert_eq!(verdict_of(&report, "SVC-2"), CaseVerdict::NotRun);
+    assert_eq!(verdict_of(&report, "NP-1"), CaseVerdict::NotRun);
+
+    run.last_failure().requirements.clear();
+    let report = run.report();
+    assert_eq!(verdict_of(&report, "SVC-1"), CaseVerdict::Fail);
+    assert_eq!(verdict_of(&report, "SVC-2"), CaseVerdict::Fail);
+
+    run.last_failure().requirements = vec!["NP-1".into()];
+    assert_eq!(verdict_of(&run.report(), "NP-1"), CaseVerdict::Fail);
+}
+
+#[test]
+fn skipped_cases_do_not_spoil_a_requirement_and_do_not_prove_one() {
+    let mut run = Run::new(1);
+    run.case("a", &["SVC-1"], &[Verdict::Pass]);
+    run.plan("b", &["SVC-1", "SVC-2"]).skip = Some(fixture::skip(SkipKind::ProviderCannot));
+    let report = run.report();
+    assert_eq!(verdict_of(&report, "SVC-1"), CaseVerdict::Pass);
+    assert_eq!(verdict_of(&report, "SVC-2"), CaseVerdict::Skip);
+}
+
+#[test]
+fn requirements_outside_the_catalogue_are_shown_too() {
+    let mut run = Run::new(1);
+    run.case("a", &["NEW-1"], &[Verdict::Pass]);
+    let report = run.report();
+    assert_eq!(verdict_of(&report, "NEW-1"), CaseVerdict::Pass);
+    assert_eq!(report.areas[0].name, "other");
+}
+
+#[test]
+fn numbers_are_summed_up_over_attempts() {
+    let mut run = Run::new(4);
+    run.case(
+        "c",
+        &["SVC-1"],
+        &[Verdict::Pass, Verdict::Pass, Verdict::Fail, Verdict::Pass],
+    );
+    let report = run.report();
+    let case = &report.cases[0];
+    let rate = case.failure_rate.unwrap();
+    assert_eq!((rate.failed, rate.of), (1, 4));
+    let convergence = case.convergence_ms.unwrap();
+    assert_eq!((convergence.p50, convergence.max), (5.25, 7.25));
+    assert_eq!(case.measurements[0].name, "blackout");
+    assert_eq!(case.measurements[0].values.max, 2.0);
+    assert_eq!(
+        (report.totals.checks, report.totals.positive_checks),
+        (32, 24)
+    );
+    assert_eq!(report.totals.attempts.fail, 1);
+    // 14 events, a second apart.
+    assert_eq!(report.duration_ms, 17_000.0);
+}
+
+#[test]
+fn a_candidate_that_is_not_consistent_shows_both_values() {
+    let mut run = Run::new(1);
+    run.case("a", &["SVC-1"], &[Verdict::Pass])
+        .case("b", &["SVC-1"], &[Verdict::Pass]);
+    run.characteristic("b", "choice", "left", "Left or right.");
+    run.characteristic("a", "choice", "right", "Left or right.");
+    run.characteristic("a", "choice", "left", "Left or right.");
+    let report = run.report();
+    let values = &report.characteristics[0].values;
+    assert_eq!(values.len(), 2);
+    assert_eq!(values[0].cases, ["a", "b"]);
+    assert_eq!(values[1].cases, ["a"]);
+    assert_eq!(report.exit_code, 0, "characteristics never fail");
+}
+
+#[test]
+fn nonsense_is_refused_by_name() {
+    let error = |events: Vec<Event>| Report::from_events(events).unwrap_err();
+    assert!(matches!(error(vec![]), ModelError::Empty));
+
+    let mut run = Run::new(1);
+    run.case("c", &["SVC-1"], &[Verdict::Pass]);
+    let events = run.events();
+    let change = |change: &dyn Fn(&mut Vec<Event>)| {
+        let mut changed = events.clone();
+        change(&mut changed);
+        Report::from_events(changed).unwrap_err()
+    };
+    let first_late = change(&|e| e.rotate_left(1));
+    assert!(matches!(first_late, ModelError::NotStarted { seq: 1 }));
+    let twice = change(&|e| e.insert(1, e[0].clone()));
+    assert!(matches!(twice, ModelError::StartedTwice { .. }));
+    let start_twice = change(&|e| e.insert(2, e[1].clone()));
+    assert!(matches!(
+        start_twice,
+        ModelError::Twice { what: "starts", .. }
+    ));
+    let end_twice = change(&|e| e.insert(5, e[4].clone()));
+    assert!(
+        matches!(end_twice, ModelError::Twice { what: "ends", .. }),
+        "{end_twice}"
+    );
+    let run_end_twice = change(&|e| e.push(e[5].clone()));
+    assert!(matches!(run_end_twice, ModelError::EndedTwice { .. }));
+    let bad_time = change(&|e| e[0].time = "yesterday".into());
+    assert!(matches!(bad_time, ModelError::Time { .. }));
+    let newer = change(&|e| {
+        if let EventBody::RunStarted(run) = &mut e[0].body {
+            run.format_version = 99;
+        }
+    });
+    assert!(matches!(newer, ModelError::FormatVersion { found: 99 }));
+    let unknown = change(&|e| {
+        if let EventBody::RunStarted(run) = &mut e[0].body {
+            run.cases.clear();
+        }
+    });
+    assert!(
+        unknown
+            .to_string()
+            .contains("case \"c\", which is not in the plan"),
+        "{unknown}"
+    );
+    run.plan("c", &["SVC-1"]);
+    assert!(matches!(
+        error(run.events()),
+        ModelError::PlannedTwice { .. }
+    ));
+}
+
+#[test]
+fn a_log_on_disk_becomes_three_files_even_when_torn() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join(FILE_NAME);
+    let mut run = Run::new(1);
+    run.case("c", &["SVC-1"], &[Verdict::Pass]);
+    let mut writer = EventWriter::create(&log).unwrap();
+    for event in run.events() {
+        writer.append(event.body).unwrap();
+    }
+    writer.finish().unwrap();
+    let report = Report::from_log(&log).unwrap();
+    assert_eq!(report.exit_code, 0);
+
+    let out = dir.path().join("new/reports");
+    let written = write_all(&out, &report).unwrap();
+    let names: Vec<_> = written
+        .iter()
+        .map(|path| path.file_name().unwrap())
+        .collect();
+    assert_eq!(names, ["report.json", "junit.xml", "report.md"]);
+    let text = std::fs::read_to_string(&written[0]).unwrap();
+    assert_eq!(reports::json::parse(&text).unwrap(), report);
+    assert_eq!(
+        std::fs::read_dir(&out).unwrap().count(),
+        3,
+        "no drafts are left"
+    );
+
+    let bytes = std::fs::read(&log).unwrap();
+    std::fs::write(&log, &bytes[..bytes.len() - 10]).unwrap();
+    let report = Report::from_log(&log).unwrap();
+    assert_eq!(report.exit_code, 4);
+    assert!(
+        report
+            .problems
+            .iter()
+            .any(|problem| problem.contains("middle of a line"))
+    );
+}
+
+#[test]
+fn a_place_that_cannot_be_written_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let mut run = Run::new(1);
+    run.case("c", &["SVC-1"], &[Verdict::Pass]);
+    let error = write_all(file.join("sub"), &run.report()).unwrap_err();
+    assert!(error.to_string().contains("file/sub"), "{error}");
+}
+
+#[test]
+fn reports_of_newer_suites_are_refused_and_unknown_fields_are_not() {
+    let mut run = Run::new(1);
+    run.case("c", &["SVC-1"], &[Verdict::Pass]);
+    let report = run.report();
+    let text = reports::json::render(&report);
+    let newer = text.replacen("\"formatVersion\": 1", "\"formatVersion\": 2", 1);
+    let error = reports::json::parse(&newer).unwrap_err().to_string();
+    assert!(error.contains("version 2"), "{error}");
+    let extended = text.replacen("{", "{\"mood\": [1],", 1);
+    assert_eq!(reports::json::parse(&extended).unwrap(), report);
+}
+
+/// Some cases with some attempts each.
+fn some_run() -> impl Strategy<Value = Run> {
+    let verdict = prop::sample::select(vec![
+        Verdict::Pass,
+        Verdict::Fail,
+        Verdict::Infra,
+        Verdict::Skip,
+    ]);
+    let attempts = prop::collection::vec(verdict, 0..4);
+    prop::collection::vec(attempts, 0..6).prop_map(|cases| {
+        let mut run = Run::new(3);
+        for (number, verdicts) in cases.iter().enumerate() {
+            let id = format!("case-{number}");
+            let requirement = ["SVC-1", "SVC-2", "NP-1"][number % 3];
+            run.case(&id, &[requirement], verdicts);
+            if !verdicts.is_empty() {
+                run.characteristic(&id, "choice", ["left", "right"][number % 2], &id);
+            }
+        }
+        run
+    })
+}
+
+proptest! {
+    #[test]
+    fn the_order_of_events_does_not_matter(run in some_run(), keys in prop::collection::vec(any::<u32>(), 128)) {
+        let events = run.events();
+        let report = Report::from_events(events.clone()).unwrap();
+        let mut rest: Vec<Event> = events[1..].to_vec();
+        // Any order at all: the first event alone has its place.
+        rest.sort_by_key(|event| keys[event.seq as usize % keys.len()]);
+        let shuffled = events[..1].iter().cloned().chain(rest);
+        prop_assert_eq!(Report::from_events(shuffled).unwrap(), report);
+    }
+
+    #[test]
+    fn the_sums_add_up_and_conformance_is_earned(run in some_run()) {
+        let report = run.report();
+        let total = report.cases.len() as u64;
+        prop_assert_eq!(report.totals.cases.total, total);
+        prop_assert_eq!(report.areas.iter().map(|area| area.cases.total).sum::<u64>(), total);
+        prop_assert_eq!(report.levels.iter().map(|level| level.cases.total).sum::<u64>(), total);
+        if report.exit_code == 0 {
+            let earned = |case: &reports::model::CaseResult| match case.verdict {
+                CaseVerdict::Pass => case.attempts.len() == 3 && case.attempts.iter().all(|a| a.verdict == Verdict::Pass),
+                verdict => verdict == CaseVerdict::Skip,
+            };
+            prop_assert!(report.cases.iter().all(earned));
+            prop_assert!(report.totals.cases.pass > 0);
+        }
+        let any_fail = report.cases.iter().any(|case| case.verdict == CaseVerdict::Fail);
+        prop_assert_eq!(any_fail, report.exit_code == 1);
+    }
+
+    #[test]
+    fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        let reader = reports::log::EventReader::from_bytes("log", bytes);
+        for event in reader {
+            if event.is_err() {
+                break;
+            }
+        }
+    }
+}
