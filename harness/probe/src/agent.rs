@@ -4,15 +4,19 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
+use anyhow::Context as _;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 
-use crate::frame;
+use crate::flow::Flows;
+use crate::netlink::{churn, conntrack, foreign, route, ruleset};
 use crate::proto::*;
+use crate::server::Servers;
+use crate::{capture, connect, frame, http, inject, sockets, sys, sysctl};
 
 /// Serves requests from `read`, answers on `write`, and returns when `read` ends.
 ///
@@ -22,6 +26,7 @@ use crate::proto::*;
 /// # Errors
 /// The runtime cannot be made or the channel fails other than by its end.
 pub fn run(read: OwnedFd, write: OwnedFd) -> io::Result<()> {
+    raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -179,7 +184,12 @@ impl AsyncWrite for Channel {
 
 /// Everything an agent holds between requests.
 #[derive(Default)]
-struct State {}
+struct State {
+    servers: Servers,
+    flows: Flows,
+    capture: Mutex<Option<capture::Running>>,
+    churn: Mutex<Option<churn::Running>>,
+}
 
 impl State {
     async fn handle(&self, request: Request) -> anyhow::Result<Response> {
@@ -188,7 +198,158 @@ impl State {
                 version: VERSION,
                 pid: std::process::id(),
             },
-            other => anyhow::bail!("{other:?} is not known to this agent"),
+            Request::Serve { listeners } => {
+                self.servers.serve(listeners).await?;
+                Response::Done
+            }
+            Request::StopServing {
+                ids,
+                reset_established,
+            } => {
+                self.servers.stop(ids, reset_established).await?;
+                Response::Done
+            }
+            Request::Connect(spec) => Response::Connect(connect::connect(&spec).await),
+            Request::ConnectMany(specs) => {
+                Response::ConnectMany(connect::connect_many(&specs).await)
+            }
+            Request::FlowStart(spec) => {
+                self.flows.start(spec)?;
+                Response::Done
+            }
+            Request::FlowRead { id, from_seq } => Response::Flow(self.flows.read(&id, from_seq)?),
+            Request::FlowStop { id } => Response::Flow(self.flows.stop(&id).await?),
+            Request::Received { flow } => Response::Received(self.servers.received(&flow)),
+            // On the runtime's thread: the connections' descriptors are only valid here.
+            Request::Inject(inject) => Response::Injected {
+                packets: inject::inject(&inject, &self.servers.connections())?,
+            },
+            Request::CaptureStart { max_bytes, snaplen } => {
+                let mut capture = self.capture.lock().unwrap();
+                anyhow::ensure!(capture.is_none(), "a capture is already running");
+                *capture = Some(capture::start(max_bytes, snaplen)?);
+                Response::Done
+            }
+            Request::CaptureStop => {
+                let running = self
+                    .capture
+                    .lock()
+                    .unwrap()
+                    .take()
+                    .context("there is no capture")?;
+                Response::Capture(blocking(move || running.stop()).await?)
+            }
+            Request::Dump(kind) => Response::Text(blocking(move || dump(kind)).await?),
+            Request::Conntrack => Response::Conntrack(blocking(conntrack::entries).await?),
+            Request::ConntrackFlush => done(conntrack::flush).await?,
+            Request::RulesetFlush => done(foreign::flush_ruleset).await?,
+            Request::ForeignTable { name, present } => {
+                done(move || foreign::set_table(&name, present)).await?
+            }
+            Request::ChurnStart(spec) => {
+                let mut churn = self.churn.lock().unwrap();
+                anyhow::ensure!(churn.is_none(), "a churn is already running");
+                *churn = Some(churn::start(&spec)?);
+                Response::Done
+            }
+            Request::ChurnStop => {
+                let running = self
+                    .churn
+                    .lock()
+                    .unwrap()
+                    .take()
+                    .context("there is no churn")?;
+                Response::Churned(blocking(move || running.stop()).await?)
+            }
+            Request::AddressAdd { link, addr } => {
+                done(move || change_address(&link, &addr, true)).await?
+            }
+            Request::AddressDel { link, addr } => {
+                done(move || change_address(&link, &addr, false)).await?
+            }
+            Request::LinkSet { link, up, mtu } => {
+                done(move || {
+                    let index = route::index_of(&link)?;
+                    route::link_set(&mut route::open()?, index, up, mtu)
+                        .with_context(|| format!("cannot change link {link}"))
+                })
+                .await?
+            }
+            Request::Sysctl { path, value } => done(move || sysctl::write(&path, &value)).await?,
+            Request::SysctlRead { path } => {
+                Response::Text(blocking(move || sysctl::read(&path)).await?)
+            }
+            Request::SockOpts => Response::SockOpts(sock_opts()?),
+            Request::HttpGet {
+                url_host,
+                path,
+                timeout_ms,
+            } => Response::Http(http::get(url_host, &path, timeout_ms).await?),
         })
+    }
+}
+
+/// Runs what may wait for the kernel beside the event loop.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .context("the work was cancelled")?
+}
+
+async fn done(
+    work: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
+) -> anyhow::Result<Response> {
+    blocking(work).await.map(|()| Response::Done)
+}
+
+fn dump(kind: DumpKind) -> anyhow::Result<String> {
+    match kind {
+        DumpKind::Links => route::links_text(),
+        DumpKind::Addresses => route::addresses_text(),
+        DumpKind::Routes => route::routes_text(),
+        DumpKind::Rules => route::rules_text(),
+        DumpKind::Conntrack => Ok(conntrack::text(&conntrack::entries()?)),
+        DumpKind::Ruleset => ruleset::dump(),
+        DumpKind::Sockets => sockets::text(),
+    }
+}
+
+fn change_address(link: &str, text: &str, add: bool) -> anyhow::Result<()> {
+    let (address, length) = route::parse_address(text)?;
+    let index = route::index_of(link)?;
+    let netlink = &mut route::open()?;
+    if add {
+        route::address_add(netlink, index, address, length)
+            .with_context(|| format!("cannot add {text} to {link}"))
+    } else {
+        route::address_del(netlink, index, address, length)
+            .with_context(|| format!("cannot delete {text} from {link}"))
+    }
+}
+
+fn sock_opts() -> anyhow::Result<SockOpts> {
+    let socket = std::net::UdpSocket::bind((std::net::Ipv6Addr::UNSPECIFIED, 0))
+        .context("no IPv6 UDP socket")?;
+    let fd = socket.as_raw_fd();
+    Ok(SockOpts {
+        ipv6_dontfrag: sys::get_option(fd, libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG)?,
+        ipv6_mtu_discover: sys::get_option(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER)?,
+    })
+}
+
+/// Lets the process open as many descriptors as it may: a thousand connections in flight need them.
+fn raise_descriptor_limit() {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` is valid for reading and writing; failure leaves the limit as it was.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+        }
     }
 }

@@ -9,7 +9,17 @@
 //! ```
 
 pub mod agent;
+mod capture;
 pub mod client;
+mod connect;
+mod flow;
 mod frame;
+mod http;
+mod inject;
+mod netlink;
 pub mod proto;
+mod server;
+mod sockets;
+mod sys;
+mod sysctl;
 pub mod wire;

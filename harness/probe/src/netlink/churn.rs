@@ -1,0 +1,174 @@
+//! Links and addresses that come and go, to disturb whoever reads them; and an own reader that shows that they do.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::route;
+use crate::proto::{Churn, Churned};
+
+/// A churn that runs.
+pub(crate) struct Running {
+    counts: Arc<Counts>,
+    threads: Vec<JoinHandle<anyhow::Result<()>>>,
+}
+
+#[derive(Default)]
+struct Counts {
+    stop: AtomicBool,
+    links: AtomicU64,
+    addresses: AtomicU64,
+    dumps: AtomicU64,
+    interrupted: AtomicU64,
+}
+
+impl Counts {
+    /// Whether to go on, after the pause.
+    fn pause(&self, pause: Duration) -> bool {
+        if !pause.is_zero() {
+            std::thread::sleep(pause);
+        }
+        !self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// Starts a churn: a thread per kind of change, and one that dumps.
+pub(crate) fn start(churn: &Churn) -> anyhow::Result<Running> {
+    let counts = Arc::new(Counts::default());
+    let pause = Duration::from_micros(churn.pause_us.into());
+    let (links, addresses) = (churn.links, churn.addresses);
+    let mut running = Running {
+        counts: counts.clone(),
+        threads: Vec::new(),
+    };
+    let spawn = |name: &str, work: Box<dyn FnOnce() -> anyhow::Result<()> + Send>| {
+        std::thread::Builder::new()
+            .name(name.into())
+            .spawn(work)
+            .context("cannot start a thread")
+    };
+    if links > 0 {
+        let counts = counts.clone();
+        running.threads.push(spawn(
+            "churn-links",
+            Box::new(move || churn_links(&counts, links, pause)),
+        )?);
+    }
+    if addresses > 0 {
+        let counts = counts.clone();
+        running.threads.push(spawn(
+            "churn-addresses",
+            Box::new(move || churn_addresses(&counts, addresses, pause)),
+        )?);
+    }
+    if churn.dump {
+        running
+            .threads
+            .push(spawn("churn-dump", Box::new(move || dump(&counts)))?);
+    }
+    Ok(running)
+}
+
+impl Running {
+    /// Stops it, removes what it left, and tells what it did. Blocks for a few changes' time.
+    pub fn stop(self) -> anyhow::Result<Churned> {
+        self.counts.stop.store(true, Ordering::Relaxed);
+        let results: Vec<_> = self.threads.into_iter().map(JoinHandle::join).collect();
+        for result in results {
+            result
+                .map_err(|_| anyhow::anyhow!("a churn thread panicked"))?
+                .context("churn failed")?;
+        }
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Ok(Churned {
+            links: read(&self.counts.links),
+            addresses: read(&self.counts.addresses),
+            dumps: read(&self.counts.dumps),
+            interrupted_dumps: read(&self.counts.interrupted),
+        })
+    }
+}
+
+/// Keeps `count` pairs with two addresses each (from 192.0.2.0/24 and 2001:db8:dead::/64, documentation ranges) and replaces the oldest again and again.
+fn churn_links(counts: &Counts, count: u32, pause: Duration) -> anyhow::Result<()> {
+    let mut netlink = route::open()?;
+    let mut slot = 0;
+    let result = loop {
+        let (name, peer) = (format!("churn{slot}a"), format!("churn{slot}b"));
+        let mut replace = || -> anyhow::Result<()> {
+            route::link_del(&mut netlink, &name).context("cannot delete a veth pair")?;
+            route::veth_add(&mut netlink, &name, &peer).context("cannot make a veth pair")?;
+            let index = route::index_of(&name)?;
+            let v4 = IpAddr::V4(Ipv4Addr::new(192, 0, 2, (slot % 254 + 1) as u8));
+            route::address_add(&mut netlink, index, v4, 32).context("cannot add an address")?;
+            let v6 = format!("2001:db8:dead::{:x}", slot + 1).parse::<IpAddr>()?;
+            route::address_add(&mut netlink, index, v6, 128).context("cannot add an address")
+        };
+        if let Err(e) = replace() {
+            break Err(e);
+        }
+        counts.links.fetch_add(1, Ordering::Relaxed);
+        counts.addresses.fetch_add(2, Ordering::Relaxed);
+        slot = (slot + 1) % count;
+        if !counts.pause(pause) {
+            break Ok(());
+        }
+    };
+    for slot in 0..count {
+        route::link_del(&mut netlink, &format!("churn{slot}a"))
+            .context("cannot delete a veth pair")?;
+    }
+    result
+}
+
+/// Keeps up to `count` addresses on `lo` (from 198.18.0.0/15, the benchmark range) and replaces the oldest again and again.
+fn churn_addresses(counts: &Counts, count: u32, pause: Duration) -> anyhow::Result<()> {
+    let mut netlink = route::open()?;
+    let lo = route::index_of("lo")?;
+    let count = count.min(1 << 16);
+    let address = |slot: u32| {
+        IpAddr::V4(Ipv4Addr::from(
+            u32::from(Ipv4Addr::new(198, 18, 0, 0)) + slot,
+        ))
+    };
+    let mut slot = 0;
+    let result = loop {
+        let mut replace = || -> std::io::Result<()> {
+            route::address_del(&mut netlink, lo, address(slot), 32)?;
+            route::address_add(&mut netlink, lo, address(slot), 32)
+        };
+        if let Err(e) = replace() {
+            break Err(e).context("cannot change an address of lo");
+        }
+        counts.addresses.fetch_add(1, Ordering::Relaxed);
+        slot = (slot + 1) % count;
+        if !counts.pause(pause) {
+            break Ok(());
+        }
+    };
+    for slot in 0..count {
+        route::address_del(&mut netlink, lo, address(slot), 32)
+            .context("cannot delete an address of lo")?;
+    }
+    result
+}
+
+fn dump(counts: &Counts) -> anyhow::Result<()> {
+    let mut netlink = route::open()?;
+    let mut addresses = false;
+    // A breath between two dumps: they hold the lock that the changes need.
+    while counts.pause(Duration::from_micros(100)) {
+        let interrupted = route::dump_marked(&mut netlink, addresses)
+            .context("cannot dump links or addresses")?;
+        counts.dumps.fetch_add(1, Ordering::Relaxed);
+        counts
+            .interrupted
+            .fetch_add(u64::from(interrupted), Ordering::Relaxed);
+        addresses = !addresses;
+    }
+    Ok(())
+}

@@ -1,0 +1,467 @@
+//! Links, addresses, routes and rules: changes and readable dumps.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use anyhow::{Context, bail};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NetlinkSerializable, ParseableParametrized};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage,
+};
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use netlink_packet_route::rule::{RuleAttribute, RuleMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::Netlink;
+
+/// An rtnetlink socket in the namespace of the calling thread.
+pub(crate) fn open() -> anyhow::Result<Netlink> {
+    Netlink::open(netlink_sys::protocols::NETLINK_ROUTE as isize)
+        .context("cannot open an rtnetlink socket")
+}
+
+fn request(netlink: &mut Netlink, message: RouteNetlinkMessage, flags: u16) -> std::io::Result<()> {
+    let payload = payload(&message);
+    netlink.request(message.message_type(), flags, &payload)
+}
+
+fn payload(message: &RouteNetlinkMessage) -> Vec<u8> {
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    bytes
+}
+
+fn dump(message: RouteNetlinkMessage) -> anyhow::Result<(Vec<RouteNetlinkMessage>, bool)> {
+    let (all, interrupted) = open()?.dump_all(message.message_type(), &payload(&message))?;
+    // A message of a kind this library does not know is left out rather than failing all.
+    let parsed = all
+        .iter()
+        .filter_map(|(kind, bytes)| {
+            RouteNetlinkMessage::parse_with_param(bytes.as_slice(), *kind).ok()
+        })
+        .collect();
+    Ok((parsed, interrupted))
+}
+
+/// One dump of links or addresses, parsed by nobody; whether the kernel marked it as interrupted.
+pub(crate) fn dump_marked(netlink: &mut Netlink, addresses: bool) -> std::io::Result<bool> {
+    let message = if addresses {
+        RouteNetlinkMessage::GetAddress(AddressMessage::default())
+    } else {
+        RouteNetlinkMessage::GetLink(LinkMessage::default())
+    };
+    netlink.dump(message.message_type(), &payload(&message), |_, _| {})
+}
+
+/// Index of a link.
+pub(crate) fn index_of(link: &str) -> anyhow::Result<u32> {
+    let name = std::ffi::CString::new(link).context("name of a link holds a zero byte")?;
+    // SAFETY: `name` is a zero-terminated string.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => bail!("there is no link {link}"),
+        index => Ok(index),
+    }
+}
+
+/// Parses `address/length`; without a length the address is a host's.
+pub(crate) fn parse_address(text: &str) -> anyhow::Result<(IpAddr, u8)> {
+    let (address, length) = text
+        .split_once('/')
+        .map_or((text, None), |(a, l)| (a, Some(l)));
+    let address: IpAddr = address
+        .parse()
+        .with_context(|| format!("{text:?} is not an address with a prefix length"))?;
+    let longest = if address.is_ipv4() { 32 } else { 128 };
+    let length = length
+        .map_or(Ok(longest), str::parse)
+        .with_context(|| format!("{text:?} has no valid prefix length"))?;
+    anyhow::ensure!(
+        length <= longest,
+        "{text:?} has a prefix length above {longest}"
+    );
+    Ok((address, length))
+}
+
+fn address_message(index: u32, address: IpAddr, length: u8) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = if address.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
+    message.header.prefix_len = length;
+    message.header.index = index;
+    message.attributes.push(AddressAttribute::Local(address));
+    message.attributes.push(AddressAttribute::Address(address));
+    if address.is_ipv6() {
+        // Duplicate address detection would keep the address from use for a second.
+        message.header.flags = AddressHeaderFlags::Nodad;
+        message
+            .attributes
+            .push(AddressAttribute::Flags(AddressFlags::Nodad));
+    }
+    message
+}
+
+/// Adds an address; one that is there already is fine.
+pub(crate) fn address_add(
+    netlink: &mut Netlink,
+    index: u32,
+    address: IpAddr,
+    length: u8,
+) -> std::io::Result<()> {
+    let message = RouteNetlinkMessage::NewAddress(address_message(index, address, length));
+    match request(netlink, message, NLM_F_CREATE | NLM_F_EXCL) {
+        Err(e) if e.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+        other => other,
+    }
+}
+
+/// Removes an address; one that is not there is fine.
+pub(crate) fn address_del(
+    netlink: &mut Netlink,
+    index: u32,
+    address: IpAddr,
+    length: u8,
+) -> std::io::Result<()> {
+    match request(
+        netlink,
+        RouteNetlinkMessage::DelAddress(address_message(index, address, length)),
+        0,
+    ) {
+        Err(e) if e.raw_os_error() == Some(libc::EADDRNOTAVAIL) => Ok(()),
+        other => other,
+    }
+}
+
+/// Sets a link up or down, and its MTU.
+pub(crate) fn link_set(
+    netlink: &mut Netlink,
+    index: u32,
+    up: bool,
+    mtu: Option<u32>,
+) -> std::io::Result<()> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.header.change_mask = LinkFlags::Up;
+    message.header.flags = if up {
+        LinkFlags::Up
+    } else {
+        LinkFlags::empty()
+    };
+    message.attributes.extend(mtu.map(LinkAttribute::Mtu));
+    request(netlink, RouteNetlinkMessage::SetLink(message), 0)
+}
+
+/// Makes a veth pair, both ends up.
+pub(crate) fn veth_add(netlink: &mut Netlink, name: &str, peer: &str) -> std::io::Result<()> {
+    let up = |name: &str| {
+        let mut message = LinkMessage::default();
+        message.header.flags = LinkFlags::Up;
+        message.header.change_mask = LinkFlags::Up;
+        message.attributes.push(LinkAttribute::IfName(name.into()));
+        message
+    };
+    let mut message = up(name);
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Veth),
+        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(up(peer)))),
+    ]));
+    request(
+        netlink,
+        RouteNetlinkMessage::NewLink(message),
+        NLM_F_CREATE | NLM_F_EXCL,
+    )
+}
+
+/// Deletes a link by name; one that is not there is fine.
+pub(crate) fn link_del(netlink: &mut Netlink, name: &str) -> std::io::Result<()> {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(name.into()));
+    match request(netlink, RouteNetlinkMessage::DelLink(message), 0) {
+        Err(e) if e.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+        other => other,
+    }
+}
+
+const INTERRUPTED: &str =
+    "# Something changed while this was read: entries may be missing or double.\n";
+
+fn lines(mut all: Vec<String>, interrupted: bool) -> String {
+    all.sort();
+    let mut text = if interrupted {
+        INTERRUPTED.to_owned()
+    } else {
+        String::new()
+    };
+    for line in all {
+        text.push_str(&line);
+        text.push('\n');
+    }
+    text
+}
+
+fn links() -> anyhow::Result<(Vec<LinkMessage>, bool)> {
+    let (messages, interrupted) = dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+    let links = messages
+        .into_iter()
+        .filter_map(|m| match m {
+            RouteNetlinkMessage::NewLink(link) => Some(link),
+            _ => None,
+        })
+        .collect();
+    Ok((links, interrupted))
+}
+
+fn link_name(link: &LinkMessage) -> String {
+    let name = link.attributes.iter().find_map(|a| match a {
+        LinkAttribute::IfName(name) => Some(name.clone()),
+        _ => None,
+    });
+    name.unwrap_or_else(|| format!("link-{}", link.header.index))
+}
+
+/// Names of links by index.
+pub(crate) fn link_names() -> anyhow::Result<BTreeMap<u32, String>> {
+    Ok(links()?
+        .0
+        .iter()
+        .map(|link| (link.header.index, link_name(link)))
+        .collect())
+}
+
+/// Links as text, one a line, by name.
+pub(crate) fn links_text() -> anyhow::Result<String> {
+    let (links, interrupted) = links()?;
+    let names: BTreeMap<u32, String> = links
+        .iter()
+        .map(|link| (link.header.index, link_name(link)))
+        .collect();
+    let line = |link: &LinkMessage| {
+        let (mut kind, mut mtu, mut mac, mut master, mut state) = (
+            String::new(),
+            0,
+            String::new(),
+            String::new(),
+            String::new(),
+        );
+        for attribute in &link.attributes {
+            match attribute {
+                LinkAttribute::Mtu(value) => mtu = *value,
+                LinkAttribute::Address(bytes) => {
+                    mac = bytes
+                        .iter()
+                        .map(|b| format!("{b:02x}"))
+                        .collect::<Vec<_>>()
+                        .join(":");
+                }
+                LinkAttribute::Controller(index) => {
+                    master = format!(" master {}", names.get(index).map_or("?", String::as_str));
+                }
+                LinkAttribute::OperState(value) => state = format!("{value:?}").to_lowercase(),
+                LinkAttribute::LinkInfo(infos) => {
+                    for info in infos {
+                        if let LinkInfo::Kind(value) = info {
+                            kind = format!(" {}", format!("{value:?}").to_lowercase());
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        let admin = if link.header.flags.contains(LinkFlags::Up) {
+            "up"
+        } else {
+            "down"
+        };
+        format!(
+            "{}{kind} {admin} mtu {mtu} mac {mac}{master} # index {} operstate {state}",
+            link_name(link),
+            link.header.index
+        )
+    };
+    Ok(lines(links.iter().map(line).collect(), interrupted))
+}
+
+/// Addresses as text, one a line: link, address.
+pub(crate) fn addresses_text() -> anyhow::Result<String> {
+    let names = link_names()?;
+    let (messages, interrupted) = dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))?;
+    let line = |message: RouteNetlinkMessage| {
+        let RouteNetlinkMessage::NewAddress(address) = message else {
+            return None;
+        };
+        let (mut local, mut peer, mut flags) = (None, None, AddressFlags::empty());
+        for attribute in &address.attributes {
+            match attribute {
+                AddressAttribute::Local(ip) => local = Some(*ip),
+                AddressAttribute::Address(ip) => peer = Some(*ip),
+                AddressAttribute::Flags(bits) => flags = *bits,
+                _ => {}
+            }
+        }
+        let ip = local.or(peer)?;
+        let peer = peer
+            .filter(|p| *p != ip)
+            .map_or(String::new(), |p| format!(" peer {p}"));
+        let tentative = if flags.contains(AddressFlags::Tentative) {
+            " # tentative"
+        } else {
+            ""
+        };
+        let link = names.get(&address.header.index).map_or("?", String::as_str);
+        Some(format!(
+            "{link} {ip}/{}{peer}{tentative}",
+            address.header.prefix_len
+        ))
+    };
+    Ok(lines(
+        messages.into_iter().filter_map(line).collect(),
+        interrupted,
+    ))
+}
+
+/// Routes of all tables and both families as text, one a line.
+pub(crate) fn routes_text() -> anyhow::Result<String> {
+    let names = link_names()?;
+    let name = |index: u32| {
+        names
+            .get(&index)
+            .cloned()
+            .unwrap_or_else(|| format!("link-{index}"))
+    };
+    let mut all = Vec::new();
+    let mut any_interrupted = false;
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut request = RouteMessage::default();
+        request.header.address_family = family;
+        let (messages, interrupted) = dump(RouteNetlinkMessage::GetRoute(request))?;
+        any_interrupted |= interrupted;
+        for message in messages {
+            let RouteNetlinkMessage::NewRoute(route) = message else {
+                continue;
+            };
+            let mut table = u32::from(route.header.table);
+            let mut target = String::from("default");
+            let mut rest = String::new();
+            for attribute in &route.attributes {
+                match attribute {
+                    RouteAttribute::Table(value) => table = *value,
+                    RouteAttribute::Destination(address) => {
+                        target = format!(
+                            "{}/{}",
+                            address_text(address),
+                            route.header.destination_prefix_length
+                        );
+                    }
+                    RouteAttribute::Source(address) => {
+                        rest.push_str(&format!(
+                            " from {}/{}",
+                            address_text(address),
+                            route.header.source_prefix_length
+                        ));
+                    }
+                    RouteAttribute::Gateway(address) => {
+                        rest.push_str(&format!(" via {}", address_text(address)))
+                    }
+                    RouteAttribute::Via(via) => rest.push_str(&format!(" via {via:?}")),
+                    RouteAttribute::Oif(index) => rest.push_str(&format!(" dev {}", name(*index))),
+                    RouteAttribute::PrefSource(address) => {
+                        rest.push_str(&format!(" src {}", address_text(address)))
+                    }
+                    RouteAttribute::Priority(value) => rest.push_str(&format!(" metric {value}")),
+                    RouteAttribute::Metrics(metrics) => rest.push_str(&format!(" {metrics:?}")),
+                    RouteAttribute::MultiPath(hops) => {
+                        for hop in hops {
+                            rest.push_str(&format!(" nexthop dev {}", name(hop.interface_index)));
+                            for attribute in &hop.attributes {
+                                if let RouteAttribute::Gateway(address) = attribute {
+                                    rest.push_str(&format!(" via {}", address_text(address)));
+                                }
+                            }
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            let kind = format!("{:?}", route.header.kind).to_lowercase();
+            let family = if family == AddressFamily::Inet {
+                "ipv4"
+            } else {
+                "ipv6"
+            };
+            all.push(format!(
+                "{family} table {} {kind} {target}{rest}",
+                table_name(table)
+            ));
+        }
+    }
+    Ok(lines(all, any_interrupted))
+}
+
+/// Policy routing rules as text, one a line, by priority.
+pub(crate) fn rules_text() -> anyhow::Result<String> {
+    let mut all = Vec::new();
+    let mut any_interrupted = false;
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut request = RuleMessage::default();
+        request.header.family = family;
+        let (messages, interrupted) = dump(RouteNetlinkMessage::GetRule(request))?;
+        any_interrupted |= interrupted;
+        for message in messages {
+            let RouteNetlinkMessage::NewRule(rule) = message else {
+                continue;
+            };
+            let (mut priority, mut table) = (0, u32::from(rule.header.table));
+            let mut rest = String::new();
+            for attribute in &rule.attributes {
+                match attribute {
+                    RuleAttribute::Priority(value) => priority = *value,
+                    RuleAttribute::Table(value) => table = *value,
+                    RuleAttribute::Source(ip) => {
+                        rest.push_str(&format!(" from {ip}/{}", rule.header.src_len))
+                    }
+                    RuleAttribute::Destination(ip) => {
+                        rest.push_str(&format!(" to {ip}/{}", rule.header.dst_len))
+                    }
+                    RuleAttribute::Iifname(link) => rest.push_str(&format!(" iif {link}")),
+                    RuleAttribute::Oifname(link) => rest.push_str(&format!(" oif {link}")),
+                    RuleAttribute::FwMark(mark) => rest.push_str(&format!(" fwmark {mark:#x}")),
+                    RuleAttribute::FwMask(mask) => rest.push_str(&format!(" mask {mask:#x}")),
+                    _ => {}
+                }
+            }
+            let action = format!("{:?}", rule.header.action).to_lowercase();
+            let family = if family == AddressFamily::Inet {
+                "ipv4"
+            } else {
+                "ipv6"
+            };
+            all.push(format!(
+                "{family} {priority:>5}{rest} {action} {}",
+                table_name(table)
+            ));
+        }
+    }
+    Ok(lines(all, any_interrupted))
+}
+
+fn table_name(table: u32) -> String {
+    match table {
+        253 => "default".into(),
+        254 => "main".into(),
+        255 => "local".into(),
+        other => other.to_string(),
+    }
+}
+
+fn address_text(address: &RouteAddress) -> String {
+    match address {
+        RouteAddress::Inet(ip) => ip.to_string(),
+        RouteAddress::Inet6(ip) => ip.to_string(),
+        other => format!("{other:?}"),
+    }
+}
