@@ -1,5 +1,18 @@
 //! The bundled reference nftables Service proxy.
+//!
+//! ```text
+//!   Services, EndpointSlices, Node ──watch──> store ──compile──> elements ──difference──> one netlink transaction
+//! ```
+//!
+//! Nothing here depends on the harness; to the harness this is a candidate like any other. `README.md` explains the packet path.
 
+pub mod compile;
 pub mod conntrack;
+pub mod endpoints;
 pub mod health;
 pub mod metrics;
+pub mod model;
+pub mod nft;
+pub mod objects;
+pub mod ruleset;
+pub mod state;
