@@ -525,6 +525,18 @@ fn hints_count_when_all_ready_endpoints_have_them() {
             "b1!",
             "a1!",
         ),
+        // One ready endpoint without a node hint, and node hints are void.
+        (
+            vec![
+                with(
+                    ep("a1", "ready"),
+                    json!({"hints": {"forNodes": [{"name": "n1"}]}}),
+                ),
+                ep("b1", "ready"),
+            ],
+            "a1,b1!",
+            "a1,b1!",
+        ),
         // Node hints for elsewhere only: zone hints.
         (
             vec![
@@ -644,6 +656,19 @@ fn source_ranges_guard_the_load_balancer_address_alone() {
             (outside("n2"), tcp(EXTERNAL_IP, 80), "refuse"),
         ],
     );
+}
+
+#[test]
+fn source_ranges_and_nodes_with_several_addresses() {
+    let ranges = json!({"spec": {"loadBalancerSourceRanges": ["10.89.0.0/24"]}});
+    let mut cluster = cluster(&[service("LoadBalancer", ranges), ready()]);
+    let open = "a1,b1 / drop [source-ranges-and-node-addresses]";
+    cluster.nodes[0].internal_ips.push(ip("10.88.0.1"));
+    assert_eq!(ask(&cluster, &node("n1"), tcp(LB_IP, 80)), open);
+    assert_eq!(ask(&cluster, &node("n2"), tcp(LB_IP, 80)), "a1,b1");
+    // A load balancer that puts its address on the node.
+    cluster.nodes[1].all_ips.push(ip(LB_IP));
+    assert_eq!(ask(&cluster, &node("n2"), tcp(LB_IP, 80)), open);
 }
 
 #[test]
