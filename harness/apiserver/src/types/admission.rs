@@ -2,12 +2,13 @@
 
 use serde_json::{Value, json};
 
+use super::json::objects_mut;
 use super::{Cause, ServiceAllocators, endpoint_slice, meta, node, pod, service, service_cidr};
 
 /// What is being done to the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
-    /// It is new. A status that it brings along is kept, unlike on a real server: there is neither a kubelet nor a cloud here to write one later.
+    /// It is new. Clients may not set the status of a new object; dropping it is the caller's part, so that whoever stands in for a controller can keep it.
     Create,
     /// Its metadata and spec are replaced. The status of the kinds this module knows stays what it was, whatever the new object says.
     Update,
@@ -131,18 +132,8 @@ fn namespace(new: &mut Value) {
 }
 
 fn endpoints(new: &mut Value) {
-    for subset in new["subsets"]
-        .as_array_mut()
-        .into_iter()
-        .flatten()
-        .filter(|one| one.is_object())
-    {
-        for port in subset["ports"]
-            .as_array_mut()
-            .into_iter()
-            .flatten()
-            .filter(|one| one.is_object())
-        {
+    for subset in objects_mut(new, "subsets") {
+        for port in objects_mut(subset, "ports") {
             if port["protocol"].is_null() {
                 port["protocol"] = json!("TCP");
             }

@@ -33,6 +33,15 @@ impl Cause {
         }
     }
 
+    /// The field, or something below it, cannot be read at all.
+    pub fn malformed(field: impl Into<String>, detail: impl std::fmt::Display) -> Self {
+        Self {
+            reason: "FieldValueTypeInvalid",
+            message: format!("Invalid value: {detail}"),
+            field: field.into(),
+        }
+    }
+
     /// The field must be given and is missing or empty.
     pub fn required(field: impl Into<String>, detail: impl AsRef<str>) -> Self {
         let detail = detail.as_ref();

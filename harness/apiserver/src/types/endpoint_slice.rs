@@ -6,6 +6,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointHints, EndpointPort};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::json::objects_mut;
 use super::{Cause, Family, syntax};
 
 const MAX_ENDPOINTS: usize = 1000;
@@ -21,12 +22,7 @@ pub(super) fn admit(old: Option<&Value>, new: &mut Value) -> Result<(), Vec<Caus
             new[list] = Value::Null;
         }
     }
-    for port in new["ports"]
-        .as_array_mut()
-        .into_iter()
-        .flatten()
-        .filter(|one| one.is_object())
-    {
+    for port in objects_mut(new, "ports") {
         if port["name"].is_null() {
             port["name"] = json!("");
         }
@@ -34,7 +30,7 @@ pub(super) fn admit(old: Option<&Value>, new: &mut Value) -> Result<(), Vec<Caus
             port["protocol"] = json!("TCP");
         }
     }
-    for endpoint in new["endpoints"].as_array_mut().into_iter().flatten() {
+    for endpoint in objects_mut(new, "endpoints") {
         // The v1 API accepts this field and does not store it.
         if let Some(endpoint) = endpoint.as_object_mut() {
             endpoint.shift_remove("deprecatedTopology");
@@ -44,17 +40,13 @@ pub(super) fn admit(old: Option<&Value>, new: &mut Value) -> Result<(), Vec<Caus
     let address_type = address_type(old, new, &mut causes);
     match Option::<Vec<EndpointPort>>::deserialize(&new["ports"]) {
         Ok(ports) => validate_ports(&ports.unwrap_or_default(), &mut causes),
-        Err(error) => causes.push(Cause::wrong_type("ports", &Value::Null, error.to_string())),
+        Err(error) => causes.push(Cause::malformed("ports", error)),
     }
     match Option::<Vec<Endpoint>>::deserialize(&new["endpoints"]) {
         Ok(endpoints) => {
             validate_endpoints(&endpoints.unwrap_or_default(), &address_type, &mut causes)
         }
-        Err(error) => causes.push(Cause::wrong_type(
-            "endpoints",
-            &Value::Null,
-            error.to_string(),
-        )),
+        Err(error) => causes.push(Cause::malformed("endpoints", error)),
     }
     if causes.is_empty() {
         Ok(())

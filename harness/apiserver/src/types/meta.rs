@@ -186,7 +186,7 @@ mod tests {
         );
         assert_eq!(
             check("Pod", json!({ "name": "a", "annotations": { "/": "" } })).len(),
-            2
+            3
         );
     }
 }

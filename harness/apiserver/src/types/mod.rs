@@ -7,6 +7,7 @@ mod admission;
 mod allocators;
 mod cause;
 mod endpoint_slice;
+mod json;
 mod meta;
 mod node;
 mod pod;

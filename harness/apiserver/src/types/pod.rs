@@ -1,9 +1,10 @@
 //! Pods: the defaults that `kubectl` shows and the addresses that endpoints come from.
 //!
-//! There is no kubelet: whoever writes a Pod writes its status too. A new Pod therefore keeps a status that it is created with, and is `Pending` without one.
+//! There is no kubelet: whoever writes a Pod writes its status too. A Pod without a phase is `Pending`.
 
 use serde_json::{Value, json};
 
+use super::json::objects_mut;
 use super::{Cause, Family, syntax};
 
 /// See [`super::admit`].
@@ -43,12 +44,7 @@ fn default_spec(spec: &mut Value) {
     default(spec, "enableServiceLinks", json!(true));
     let host_network = spec["hostNetwork"] == json!(true);
     for list in ["containers", "initContainers"] {
-        for container in spec[list]
-            .as_array_mut()
-            .into_iter()
-            .flatten()
-            .filter(|one| one.is_object())
-        {
+        for container in objects_mut(spec, list) {
             let image = container["image"].as_str().unwrap_or_default();
             // A tag is what follows the last colon of the last path segment.
             let tag = image
@@ -69,12 +65,7 @@ fn default_spec(spec: &mut Value) {
                 json!("/dev/termination-log"),
             );
             default(container, "terminationMessagePolicy", json!("File"));
-            for port in container["ports"]
-                .as_array_mut()
-                .into_iter()
-                .flatten()
-                .filter(|one| one.is_object())
-            {
+            for port in objects_mut(container, "ports") {
                 default(port, "protocol", json!("TCP"));
                 if host_network && port["hostPort"].is_null() {
                     port["hostPort"] = port["containerPort"].clone();

@@ -101,6 +101,10 @@ pub fn reconcile(
             }),
         }
     }
+    for slices in by_type.values_mut() {
+        // The order decides between slices with equal room.
+        slices.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+    }
     let pods = desired::selected(service, pods);
     for family in desired::address_types(service) {
         let existing = by_type.remove(family.name()).unwrap_or_default();

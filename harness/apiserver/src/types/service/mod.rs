@@ -128,7 +128,7 @@ fn parse_spec(service: &Value) -> Result<ServiceSpec, Vec<Cause>> {
     let mut spec = match &service["spec"] {
         Value::Null => ServiceSpec::default(),
         value => ServiceSpec::deserialize(value)
-            .map_err(|error| vec![Cause::wrong_type("spec", &Value::Null, error.to_string())])?,
+            .map_err(|error| vec![Cause::malformed("spec", error)])?,
     };
     let texts = [
         &mut spec.cluster_ip,

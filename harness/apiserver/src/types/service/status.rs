@@ -43,6 +43,10 @@ pub(super) fn validate(service_type: &str, service: &Value) -> Result<(), Vec<Ca
     let mut causes = Vec::new();
     for (i, ingress) in list.iter().enumerate() {
         let field = format!("{field}[{i}]");
+        if !ingress.is_object() {
+            causes.push(Cause::wrong_type(field, ingress, "must be an object"));
+            continue;
+        }
         let text = |key: &str| ingress[key].as_str().filter(|text| !text.is_empty());
         for key in ["ip", "ipMode", "hostname"] {
             if !ingress[key].is_null() && !ingress[key].is_string() {
