@@ -1,1 +1,11 @@
 //! Conformance and regression test harness for Kubernetes service proxies.
+//!
+//! The command is in [`cli`]; what it stands on, from top to bottom: [`plan`] (which cases), [`run`] (attempts, verdicts,
+//! the event log), [`scenario`] (documents), [`cluster`] (worlds with a candidate in them) and [`candidate`] (manifests).
+
+pub mod candidate;
+pub mod cli;
+pub mod cluster;
+pub mod plan;
+pub mod run;
+pub mod scenario;

@@ -1,0 +1,346 @@
+//! The candidate manifest: how to run a proxy, and what it does not claim to do.
+//!
+//! ```yaml
+//! name: my-proxy
+//! version: v0.3.1
+//! url: https://example.org/my-proxy
+//! unsupported:
+//!   - {feature: sctp, reason: not implemented}
+//! process:
+//!   command: ["$(ENV:MY_PROXY)", "--kubeconfig=$(KUBECONFIG)", "--node=$(NODE_NAME)"]
+//!   ready: {http: {port: 10256, path: /healthz}}
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use crate::scenario::{Feature, Problem, Span, load};
+
+/// A candidate manifest as written.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Manifest {
+    /// Name shown in reports.
+    pub name: String,
+    /// Version shown in reports.
+    #[serde(default)]
+    pub version: Option<String>,
+    /// Where the project lives.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// Features the candidate declares as unsupported: their cases become typed skips.
+    #[serde(default)]
+    pub unsupported: Vec<Unsupported>,
+    /// How to run it as a process in each node's network namespace (provider `netns`).
+    #[serde(default)]
+    pub process: Option<ProcessSpec>,
+}
+
+/// A feature that a candidate does not claim.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Unsupported {
+    /// The feature.
+    pub feature: Feature,
+    /// Why, for the reader of the report.
+    pub reason: String,
+}
+
+/// A candidate as a process. Every string may use `$(KUBECONFIG)`, `$(NODE_NAME)`, `$(NODE_IP)`, `$(NODE_IPS)`,
+/// `$(CLUSTER_CIDR)`, `$(SERVICE_CIDR)`, `$(NODEPORT_ADDRESSES)`, `$(DIR)` (a private directory of the process) and
+/// `$(ENV:NAME)` (a variable of the harness's own environment, for paths of binaries).
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProcessSpec {
+    /// Program and arguments. An empty list runs nothing at all (the null candidate).
+    pub command: Vec<String>,
+    /// Appended to `command` when a scenario sets `proxy.nodeportAddresses`. Without it those scenarios are skipped.
+    #[serde(default)]
+    pub nodeport_addresses_args: Option<Vec<String>>,
+    /// Environment; nothing is inherited but `PATH`.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Files written into `$(DIR)` before the start.
+    #[serde(default)]
+    pub files: Vec<FileSpec>,
+    /// Programs that must be on `PATH` (such as `nft` or `iptables`); a missing one ends the run with exit code 4.
+    #[serde(default)]
+    pub needs: Vec<String>,
+    /// When the process counts as started.
+    #[serde(default)]
+    pub ready: Ready,
+}
+
+/// A file of a candidate.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FileSpec {
+    /// Name below `$(DIR)`.
+    pub name: String,
+    /// Content; variables are substituted.
+    pub content: String,
+}
+
+/// When a candidate counts as started. All given conditions must hold.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Ready {
+    /// An HTTP GET from the node itself answers 200.
+    pub http: Option<HttpReady>,
+    /// These kinds are being watched.
+    pub watching: Vec<String>,
+    /// Until when; 60 s by default.
+    pub deadline: Option<Span>,
+}
+
+/// An HTTP readiness probe.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HttpReady {
+    /// Port on the node's loopback address.
+    pub port: u16,
+    /// Path.
+    pub path: String,
+}
+
+/// A candidate that can be started.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// The manifest.
+    pub manifest: Manifest,
+    /// The program, opened with the user's own rights before a world gives them up.
+    pub binary: Option<Binary>,
+}
+
+/// An opened program.
+#[derive(Clone, Debug)]
+pub struct Binary {
+    /// Path as found.
+    pub path: PathBuf,
+    /// Opened for execution.
+    pub file: Arc<OwnedFd>,
+    /// `sha256:...` of its content.
+    pub digest: String,
+}
+
+/// Values of the variables for one node.
+#[derive(Clone, Debug, Default)]
+pub struct Variables(pub BTreeMap<&'static str, String>);
+
+/// Why a candidate cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CandidateError {
+    /// The manifest is wrong.
+    #[error(transparent)]
+    Manifest(#[from] Problem),
+    /// Something the manifest needs is not there.
+    #[error("{file}: {message}")]
+    Unusable {
+        /// The manifest.
+        file: String,
+        /// What, and what to do.
+        message: String,
+    },
+    /// A program the candidate needs is missing on this machine.
+    #[error("candidate {candidate} needs '{tool}' on PATH, which is not there: install it (Debian package {tool}) and run again")]
+    MissingTool {
+        /// Name of the candidate.
+        candidate: String,
+        /// The program.
+        tool: String,
+    },
+}
+
+const NULL: &str = "name: \"null\"\nversion: \"1\"\nprocess: {command: []}\n";
+
+impl Candidate {
+    /// Reads a candidate: `reference`, `null`, or the path of a manifest.
+    pub fn load(reference: &str) -> Result<Self, CandidateError> {
+        match reference {
+            "reference" => Self::from_text("reference", REFERENCE),
+            "null" => Self::from_text("null", NULL),
+            path => {
+                let text = std::fs::read_to_string(path).map_err(|error| CandidateError::Unusable {
+                    file: path.into(),
+                    message: format!(
+                        "cannot be read: {error}; --candidate takes 'reference', 'null' or the path of a candidate manifest"
+                    ),
+                })?;
+                Self::from_text(path, &text)
+            }
+        }
+    }
+
+    fn from_text(file: &str, text: &str) -> Result<Self, CandidateError> {
+        let name: Arc<str> = file.into();
+        let manifest: Manifest = load::parse(&name, text)?;
+        let Some(process) = &manifest.process else {
+            return Err(load::at_key(&name, text, "name", "has no 'process', and the netns provider runs candidates as processes".into()).into());
+        };
+        let unusable = |message: String| CandidateError::Unusable { file: file.into(), message };
+        for tool in &process.needs {
+            if find_on_path(tool).is_none() {
+                return Err(CandidateError::MissingTool { candidate: manifest.name.clone(), tool: tool.clone() });
+            }
+        }
+        // Variables are checked here once, so that a typing error is bad input and not a failed start in every world.
+        let known = Variables::example();
+        let texts = process
+            .command
+            .iter()
+            .chain(process.nodeport_addresses_args.iter().flatten())
+            .chain(process.env.values())
+            .chain(process.files.iter().map(|file| &file.content));
+        for text in texts {
+            known.substitute(text).map_err(&unusable)?;
+        }
+        if let Some(file) = process.files.iter().find(|file| file.name.contains('/') || file.name.is_empty()) {
+            return Err(unusable(format!("'{}' is not a file name: files are written into $(DIR)", file.name)));
+        }
+        let binary = match process.command.first() {
+            None => None,
+            Some(program) => {
+                let program = known.substitute(program).map_err(&unusable)?;
+                Some(Binary::open(&program).map_err(unusable)?)
+            }
+        };
+        Ok(Self { manifest, binary })
+    }
+
+    /// Why the candidate cannot do the feature, if it says so.
+    pub fn lacks(&self, feature: Feature) -> Option<String> {
+        let process = self.manifest.process.as_ref();
+        self.manifest
+            .unsupported
+            .iter()
+            .find(|unsupported| unsupported.feature == feature)
+            .map(|unsupported| unsupported.reason.clone())
+            .or_else(|| {
+                let args = process.is_some_and(|process| {
+                    process.nodeport_addresses_args.is_some() || process.command.is_empty()
+                });
+                (feature == Feature::NodePortAddresses && !args)
+                    .then(|| "the manifest has no nodeportAddressesArgs".into())
+            })
+    }
+
+    /// The process section.
+    pub fn process(&self) -> &ProcessSpec {
+        self.manifest.process.as_ref().expect("checked when the manifest was read")
+    }
+}
+
+impl Binary {
+    fn open(program: &str) -> Result<Self, String> {
+        let path = if program == "$(HARNESS)" {
+            std::env::current_exe().map_err(|error| format!("the harness's own binary cannot be found: {error}"))?
+        } else if program.contains('/') {
+            PathBuf::from(program)
+        } else {
+            find_on_path(program).ok_or_else(|| format!("program '{program}' is not on PATH"))?
+        };
+        let open = || -> std::io::Result<Self> {
+            let metadata = std::fs::metadata(&path)?;
+            if !metadata.is_file() {
+                return Err(std::io::Error::other("not a file"));
+            }
+            let mut file = std::fs::File::open(&path)?;
+            nix::unistd::access(&path, nix::unistd::AccessFlags::X_OK)?;
+            let mut hasher = Sha256::new();
+            std::io::copy(&mut file, &mut hasher)?;
+            let hex: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+            Ok(Self { path: path.clone(), file: Arc::new(file.into()), digest: format!("sha256:{hex}") })
+        };
+        open().map_err(|error| format!("program '{}' cannot be run: {error}", path.display()))
+    }
+}
+
+/// Looks a program up in `PATH`, and in the directories where distributions keep administrators' tools.
+pub fn find_on_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from))
+        .map(|directory| directory.join(program))
+        .find(|candidate| is_executable(candidate))
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.is_file() && nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok()
+}
+
+impl Variables {
+    /// Every variable with some value: to check manifests.
+    fn example() -> Self {
+        Self(
+            ["KUBECONFIG", "NODE_NAME", "NODE_IP", "NODE_IPS", "CLUSTER_CIDR", "SERVICE_CIDR", "NODEPORT_ADDRESSES", "DIR"]
+                .into_iter()
+                .map(|name| (name, String::new()))
+                .chain([("HARNESS", "$(HARNESS)".to_owned())])
+                .collect(),
+        )
+    }
+
+    /// Replaces every `$(NAME)`.
+    pub fn substitute(&self, text: &str) -> Result<String, String> {
+        let mut out = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(at) = rest.find("$(") {
+            out.push_str(&rest[..at]);
+            let end = rest[at..].find(')').ok_or_else(|| format!("'$(' without ')' in '{text}'"))?;
+            let name = &rest[at + 2..at + end];
+            let value = match name.strip_prefix("ENV:") {
+                Some(variable) => std::env::var(variable).map_err(|_| {
+                    format!("the environment variable {variable} is not set: set it to the path of the candidate's binary")
+                })?,
+                None => self
+                    .0
+                    .get(name)
+                    .cloned()
+                    .ok_or_else(|| format!("unknown variable '$({name})' in '{text}'"))?,
+            };
+            out.push_str(&value);
+            rest = &rest[at + end + 1..];
+        }
+        out.push_str(rest);
+        Ok(out)
+    }
+}
+
+const REFERENCE: &str = include_str!("../../../ci/candidates/reference.yaml");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn built_in_manifests_are_valid() {
+        for name in ["reference", "null"] {
+            let candidate = Candidate::load(name).expect(name);
+            assert_eq!(candidate.manifest.name, name);
+        }
+    }
+
+    #[test]
+    fn messages_say_what_and_where() {
+        let table = [
+            ("name: x\nprocess:\n  comand: []\n", "m.yaml:3: "),
+            ("name: x\n", "m.yaml:1: has no 'process'"),
+            ("name: x\nprocess: {command: [\"$(ENV:HARNESS_TEST_UNSET)\"]}\n", "HARNESS_TEST_UNSET is not set"),
+            ("name: x\nprocess: {command: [sh, \"$(NODENAME)\"]}\n", "unknown variable '$(NODENAME)'"),
+            ("name: x\nprocess: {command: [/nonexistent/proxy]}\n", "/nonexistent/proxy' cannot be run"),
+            ("name: x\nprocess: {command: [], needs: [no-such-tool-here]}\n", "needs 'no-such-tool-here'"),
+        ];
+        for (text, want) in table {
+            let message = Candidate::from_text("m.yaml", text).expect_err(text).to_string();
+            assert!(message.contains(want), "{message}\nshould contain: {want}");
+        }
+    }
+}

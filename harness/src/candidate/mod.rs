@@ -1,0 +1,5 @@
+//! Candidates: what a proxy project tells the harness about its proxy.
+
+mod manifest;
+
+pub use manifest::{Binary, Candidate, CandidateError, HttpReady, Manifest, ProcessSpec, Ready, Variables, find_on_path};

@@ -1,0 +1,110 @@
+//! `harness cluster`: a world with a candidate in it, to look around in.
+
+use clap::{Args, Subcommand};
+
+use super::{Exit, Failed, print, runtime};
+use crate::{
+    candidate::Candidate,
+    cluster::{ClusterError, NetnsCluster, Settings},
+    scenario::read_documents,
+};
+
+/// Clusters to look around in.
+#[derive(Debug, Args)]
+pub struct Cluster {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build a world with the candidate running and open a shell on its first node; everything is gone when it ends.
+    Up(Up),
+}
+
+#[derive(Debug, Args)]
+struct Up {
+    /// `reference`, `null`, or the path of a candidate manifest.
+    #[arg(long, default_value = "reference", value_name = "FILE|reference|null")]
+    candidate: String,
+    /// A scenario document whose topology and objects are used instead of the built-in ones.
+    #[arg(long, value_name = "FILE")]
+    scenario: Option<std::path::PathBuf>,
+    /// Node on which the shell runs.
+    #[arg(long, default_value = "node1")]
+    node: String,
+    /// Run this instead of an interactive shell, and exit with its success.
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// Two nodes, two endpoints, a client, and a Service with every kind of frontend.
+const WORLD: &str = include_str!("world.yaml");
+
+impl Cluster {
+    pub(super) fn run(self) -> Result<Exit, Failed> {
+        let Command::Up(up) = self.command;
+        up.run()
+    }
+}
+
+impl Up {
+    fn run(self) -> Result<Exit, Failed> {
+        let candidate = Candidate::load(&self.candidate)?;
+        let documents = match &self.scenario {
+            Some(path) => crate::scenario::read_file(path)?,
+            None => read_documents("world.yaml", WORLD)?,
+        };
+        let document = &documents[0];
+        let case = document.resolve(&document.cases[0])?;
+        runtime()?.block_on(async {
+            let failed = |error: ClusterError| Failed::infra(error);
+            let mut cluster = NetnsCluster::build(&case, &candidate, Settings::default()).await.map_err(failed)?;
+            cluster.start_candidate().await.map_err(failed)?;
+            let kubeconfig = cluster.stage().api().kubeconfig("admin", cluster.api_address());
+            let interactive = self.command.is_empty();
+            if interactive {
+                eprintln!(
+                    "a world with {} on {} nodes; this shell is on {}, KUBECONFIG is set (try: kubectl get svc,endpointslices,nodes)\n\
+                     leave the shell and everything is gone",
+                    candidate.manifest.name,
+                    cluster.stage().nodes().len(),
+                    self.node
+                );
+            }
+            let argv = if interactive { vec!["/bin/sh".to_owned(), "-i".to_owned()] } else { self.command };
+            let term = std::env::var("TERM").unwrap_or_else(|_| "dumb".into());
+            let status = cluster
+                .world()
+                .shell(
+                    &self.node,
+                    netlab::ProcessSpec {
+                        argv,
+                        env: vec![
+                            ("PATH".into(), std::env::var("PATH").unwrap_or_else(|_| "/usr/sbin:/usr/bin:/sbin:/bin".into())),
+                            ("KUBECONFIG".into(), "/run/kubeconfig".into()),
+                            ("HOME".into(), "/tmp".into()),
+                            ("TERM".into(), term),
+                            ("PS1".into(), format!("{} # ", self.node)),
+                        ],
+                        files: vec![netlab::FileSpec {
+                            path: "/run/kubeconfig".into(),
+                            content: kubeconfig.into_bytes(),
+                            mode: 0o600,
+                        }],
+                        cwd: Some("/tmp".into()),
+                        exe: None,
+                    },
+                )
+                .await
+                .map_err(Failed::infra);
+            cluster.shutdown().await;
+            let status = status?;
+            if !interactive && !status.success() {
+                print(&format!("the command ended with {status}\n"));
+                return Ok(Exit::NotConformant);
+            }
+            Ok(Exit::Ok)
+        })
+    }
+}

@@ -1,0 +1,136 @@
+//! The command line: one file per command; thin: parse, call, print.
+
+mod certify;
+mod clean;
+mod cluster;
+mod doctor;
+mod explain;
+mod list;
+pub mod machine;
+mod progress;
+mod schema;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+pub use certify::Exit;
+
+/// Conformance and regression test harness for Kubernetes service proxies.
+#[derive(Debug, Parser)]
+#[command(name = "harness", version, about, max_term_width = 120, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Plain output without colours.
+    #[arg(long, global = true)]
+    no_color: bool,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 conformant; 1 not conformant; 2 usage or bad input; \
+3 flaky beyond the budget; 4 infrastructure trouble; 5 nothing ran.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Certify a candidate: build worlds, run scenarios with real packets, write reports.
+    Certify(certify::Certify),
+    /// Run scenario documents from disk, such as a repro.
+    Run(certify::Run),
+    /// List the cases of the catalogue.
+    List(list::List),
+    /// Explain a requirement, a scenario or a case.
+    Explain(explain::Explain),
+    /// Say what this kernel and machine can do, what is missing and how to get it.
+    Doctor(doctor::Doctor),
+    /// Clusters to look around in.
+    Cluster(cluster::Cluster),
+    /// Remove what a crash may have left behind.
+    Clean(clean::Clean),
+    /// Print the JSON Schema of scenario documents or candidate manifests.
+    Schema(schema::Schema),
+}
+
+/// Runs the command.
+pub fn main(args: Vec<OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // clap prints help and version to stdout with exit code 0, and errors to stderr with 2.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("HARNESS_LOG").unwrap_or_else(|_| "error".into()),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    let color = !cli.no_color && std::env::var_os("NO_COLOR").is_none();
+    let result = match cli.command {
+        Command::Certify(command) => command.run(color),
+        Command::Run(command) => command.run(color),
+        Command::List(command) => command.run(),
+        Command::Explain(command) => command.run(),
+        Command::Doctor(command) => command.run(),
+        Command::Cluster(command) => command.run(),
+        Command::Clean(command) => command.run(),
+        Command::Schema(command) => command.run(),
+    };
+    match result {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            eprintln!("error: {}", failure.message);
+            failure.exit.into()
+        }
+    }
+}
+
+/// A command that could not do its work.
+#[derive(Debug)]
+pub struct Failed {
+    message: String,
+    exit: Exit,
+}
+
+impl Failed {
+    /// Bad input: exit code 2.
+    fn usage(message: impl std::fmt::Display) -> Self {
+        Self { message: message.to_string(), exit: Exit::Usage }
+    }
+
+    /// Trouble that is not the candidate's: exit code 4.
+    fn infra(message: impl std::fmt::Display) -> Self {
+        Self { message: message.to_string(), exit: Exit::Infra }
+    }
+}
+
+impl From<crate::scenario::Problem> for Failed {
+    fn from(problem: crate::scenario::Problem) -> Self {
+        Self::usage(problem)
+    }
+}
+
+impl From<crate::candidate::CandidateError> for Failed {
+    fn from(error: crate::candidate::CandidateError) -> Self {
+        match error {
+            crate::candidate::CandidateError::MissingTool { .. } => Self::infra(error),
+            _ => Self::usage(error),
+        }
+    }
+}
+
+/// The runtime of all commands.
+fn runtime() -> Result<tokio::runtime::Runtime, Failed> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failed::infra(format!("the runtime cannot be started: {error}")))
+}
+
+/// Prints to stdout; a reader that went away (`harness list | head`) ends the command quietly.
+fn print(text: &str) {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}

@@ -1,0 +1,193 @@
+//! One running candidate on one node.
+
+use std::{collections::BTreeMap, net::SocketAddr, os::fd::OwnedFd, time::Duration};
+
+use netlab::{Process, World};
+use probe::proto::now;
+use tokio::time::{Instant, sleep};
+
+use super::log::Log;
+use crate::candidate::{Candidate, Variables};
+
+/// A candidate's process on a node.
+pub struct Instance {
+    /// The node.
+    pub node: String,
+    /// What it printed, over all of its restarts.
+    pub log: Log,
+    process: Option<Process>,
+    variables: Variables,
+    nodeport_addresses: bool,
+    starts: u32,
+}
+
+/// Why an instance is not running.
+#[derive(Debug, thiserror::Error)]
+pub enum InstanceError {
+    /// The candidate's own fault.
+    #[error("{0}")]
+    Candidate(String),
+    /// The world's fault.
+    #[error("{0}")]
+    World(String),
+}
+
+impl Instance {
+    /// An instance that is not started yet.
+    pub fn new(node: &str, variables: BTreeMap<&'static str, String>, nodeport_addresses: bool) -> Self {
+        let mut variables = variables;
+        variables.insert("DIR", format!("/run/candidate/{node}"));
+        // The program itself is passed as an open file; the path only becomes argv[0].
+        variables.insert("HARNESS", "harness".into());
+        Self {
+            node: node.into(),
+            log: Log::default(),
+            process: None,
+            variables: Variables(variables),
+            nodeport_addresses,
+            starts: 0,
+        }
+    }
+
+    /// Starts the process; the null candidate has none.
+    pub async fn start(&mut self, world: &World, candidate: &Candidate) -> Result<(), InstanceError> {
+        let spec = candidate.process();
+        let Some(binary) = &candidate.binary else {
+            return Ok(());
+        };
+        let substitute = |text: &String| self.variables.substitute(text).map_err(InstanceError::Candidate);
+        let mut argv = spec.command.iter().map(substitute).collect::<Result<Vec<_>, _>>()?;
+        if self.nodeport_addresses {
+            for arg in spec.nodeport_addresses_args.iter().flatten() {
+                argv.push(substitute(arg)?);
+            }
+        }
+        let mut env = vec![(
+            "PATH".to_owned(),
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
+        )];
+        for (name, value) in &spec.env {
+            env.push((name.clone(), substitute(value)?));
+        }
+        let directory = &self.variables.0["DIR"];
+        let mut files = vec![netlab::FileSpec {
+            path: self.variables.0["KUBECONFIG"].clone().into(),
+            content: self.variables.0["KUBECONFIG_CONTENT"].clone().into_bytes(),
+            mode: 0o600,
+        }];
+        for file in &spec.files {
+            files.push(netlab::FileSpec {
+                path: format!("{directory}/{}", file.name).into(),
+                content: substitute(&file.content)?.into_bytes(),
+                mode: 0o600,
+            });
+        }
+        let exe: OwnedFd = binary
+            .file
+            .try_clone()
+            .map_err(|error| InstanceError::World(format!("the candidate's file cannot be duplicated: {error}")))?;
+        self.starts += 1;
+        self.log.push(&format!("== start {} at {} ns: {}\n", self.starts, now(), argv.join(" ")));
+        let process = world
+            .spawn(
+                &self.node,
+                netlab::ProcessSpec { argv, env, files, cwd: Some("/".into()), exe: Some(netlab::Executable::Open(exe)) },
+            )
+            .await
+            .map_err(|error| InstanceError::World(format!("the candidate cannot be started on {}: {error}", self.node)))?;
+        if let Some(stdout) = process.take_stdout() {
+            tokio::spawn(self.log.clone().follow("out", stdout));
+        }
+        if let Some(stderr) = process.take_stderr() {
+            tokio::spawn(self.log.clone().follow("err", stderr));
+        }
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Waits until the candidate says that it is ready.
+    pub async fn ready(&self, world: &World, candidate: &Candidate) -> Result<Duration, InstanceError> {
+        let ready = &candidate.process().ready;
+        let started = Instant::now();
+        let deadline = started + ready.deadline.map_or(Duration::from_secs(60), |span| span.0);
+        let Some(http) = &ready.http else {
+            return Ok(started.elapsed());
+        };
+        let agent = world
+            .agent(&self.node)
+            .ok_or_else(|| InstanceError::World(format!("{} has no agent", self.node)))?;
+        let address: SocketAddr = ([127, 0, 0, 1], http.port).into();
+        loop {
+            if let Some(status) = self.exited() {
+                return Err(InstanceError::Candidate(format!(
+                    "the candidate on {} ended ({status}) before it was ready; its last lines:\n{}",
+                    self.node,
+                    self.log.last_lines(10)
+                )));
+            }
+            let last = match agent.http_get(address, &http.path, 1_000).await {
+                Ok(answer) if answer.status == 200 => return Ok(started.elapsed()),
+                Ok(answer) => format!("status {}", answer.status),
+                Err(probe::client::AgentError::Closed) => {
+                    return Err(InstanceError::World(format!("the agent of {} is gone", self.node)));
+                }
+                Err(error) => error.to_string(),
+            };
+            if Instant::now() > deadline {
+                return Err(InstanceError::Candidate(format!(
+                    "the candidate on {} was not ready after {:?}: http://127.0.0.1:{}{}: {last}; its last lines:\n{}",
+                    self.node,
+                    started.elapsed(),
+                    http.port,
+                    http.path,
+                    self.log.last_lines(10)
+                )));
+            }
+            // A poll of a condition with a deadline.
+            sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// How the process ended, if it did.
+    pub fn exited(&self) -> Option<String> {
+        self.process.as_ref().and_then(|process| process.exited()).map(|status| status.to_string())
+    }
+
+    /// Whether a process should be there.
+    pub fn is_up(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// The process.
+    pub fn process(&self) -> Option<&Process> {
+        self.process.as_ref()
+    }
+
+    /// Sends a signal.
+    pub async fn signal(&self, signal: nix::sys::signal::Signal) -> Result<(), InstanceError> {
+        match &self.process {
+            None => Ok(()),
+            Some(process) => process
+                .signal(signal as i32)
+                .await
+                .map_err(|error| InstanceError::World(format!("the candidate on {} cannot be signalled: {error}", self.node))),
+        }
+    }
+
+    /// Ends the process by a signal and waits until it is gone; SIGKILL follows after a while.
+    pub async fn end(&mut self, signal: nix::sys::signal::Signal) -> Result<(), InstanceError> {
+        let Some(process) = self.process.take() else {
+            return Ok(());
+        };
+        let world = |error: netlab::WorldError| InstanceError::World(format!("the candidate cannot be ended: {error}"));
+        process.signal(signal as i32).await.map_err(world)?;
+        // kube-proxy ends at once on SIGTERM; a candidate that drains may take longer.
+        if tokio::time::timeout(Duration::from_secs(20), process.wait()).await.is_err() {
+            self.log.push("== did not end within 20 s, killed\n");
+            process.signal_group(nix::sys::signal::Signal::SIGKILL as i32).await.map_err(world)?;
+            process.wait().await;
+        }
+        self.log.push(&format!("== ended by {signal} at {} ns\n", now()));
+        Ok(())
+    }
+}

@@ -1,0 +1,293 @@
+//! The provider `netns`: a world of namespaces, the embedded API, and the candidate as a process on each node.
+
+use std::{net::SocketAddr, time::Duration};
+
+use apiserver::{ApiServer, Config, Serving};
+use futures::future::try_join_all;
+use netlab::World;
+use nix::sys::signal::Signal;
+use probe::{client::Agent, proto};
+
+use super::instance::{Instance, InstanceError};
+use crate::{
+    candidate::Candidate,
+    scenario::{Case, Stage, doc::Pod},
+};
+
+/// What a cluster is started with.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Settings {
+    /// Capture the nodes' packets, for evidence.
+    pub capture: bool,
+}
+
+/// A running cluster.
+pub struct NetnsCluster {
+    world: World,
+    stage: Stage,
+    candidate: Candidate,
+    instances: Vec<Instance>,
+    _serving: Serving,
+    capture: bool,
+    /// From the start of the build until network, API and pods were there.
+    pub build: Duration,
+    /// From the start of the candidate until it was ready everywhere.
+    pub ready: Duration,
+}
+
+/// Why there is no cluster, or no longer one.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// The machine or the harness; says nothing about the candidate.
+    #[error("{0}")]
+    Infra(String),
+    /// The candidate.
+    #[error("{0}")]
+    Candidate(String),
+}
+
+impl From<InstanceError> for ClusterError {
+    fn from(error: InstanceError) -> Self {
+        match error {
+            InstanceError::Candidate(text) => Self::Candidate(text),
+            InstanceError::World(text) => Self::Infra(text),
+        }
+    }
+}
+
+fn infra(what: &str) -> impl Fn(&dyn std::fmt::Display) -> ClusterError {
+    move |error| ClusterError::Infra(format!("{what}: {error}"))
+}
+
+/// Memory per node for captured packets; the newest are kept.
+const CAPTURE_BYTES: u64 = 8 << 20;
+/// Bytes kept of each packet: all headers and the probes' own header.
+const CAPTURE_SNAPLEN: u32 = 256;
+
+impl NetnsCluster {
+    /// Builds the world of a case with API, objects and pods; the candidate is not started yet.
+    pub async fn build(case: &Case, candidate: &Candidate, settings: Settings) -> Result<Self, ClusterError> {
+        let started = std::time::Instant::now();
+        let topology = case.scenario.topology.lab();
+        let world = World::build(&topology, &netlab::Options::default())
+            .await
+            .map_err(|error| infra("the world cannot be built")(&error))?;
+        let server = case.plan.api_server();
+        let api = ApiServer::new(Config { server_addresses: vec![server.ip()], ..Config::default() })
+            .map_err(|error| infra("the API server cannot be made")(&error))?;
+        let listener = world
+            .listen_tcp("fabric", server)
+            .await
+            .map_err(|error| infra("the API server cannot listen")(&error))?;
+        let serving = api.serve(listener).map_err(|error| infra("the API server cannot serve")(&error))?;
+        let stage = Stage::new(api, case.plan.clone(), &case.scenario).map_err(|error| infra("the nodes and pods")(&error))?;
+        stage
+            .apply_all(&case.scenario.objects)
+            .map_err(|error| infra("the scenario's objects")(&error))?;
+        let instances = case
+            .scenario
+            .topology
+            .nodes
+            .iter()
+            .map(|node| {
+                let addresses = case.plan.node(&node.name).expect("the plan knows every node");
+                let user = format!("system:node-proxier:{}", node.name);
+                let join = |cidrs: [ipnet::IpNet; 2]| format!("{},{}", cidrs[0], cidrs[1]);
+                let variables = [
+                    ("KUBECONFIG", format!("/run/candidate/{}/kubeconfig", node.name)),
+                    ("KUBECONFIG_CONTENT", stage.api().kubeconfig(&user, server)),
+                    ("NODE_NAME", node.name.clone()),
+                    ("NODE_IP", addresses.ipv4.to_string()),
+                    ("NODE_IPS", format!("{},{}", addresses.ipv4, addresses.ipv6)),
+                    ("CLUSTER_CIDR", join(case.plan.cluster_cidrs())),
+                    ("SERVICE_CIDR", join(case.plan.service_cidrs())),
+                    ("NODEPORT_ADDRESSES", case.scenario.proxy.nodeport_addresses.join(",")),
+                ];
+                let limited = !case.scenario.proxy.nodeport_addresses.is_empty();
+                Instance::new(&node.name, variables.into_iter().collect(), limited)
+            })
+            .collect();
+        let mut cluster = Self {
+            world,
+            stage,
+            candidate: candidate.clone(),
+            instances,
+            _serving: serving,
+            capture: settings.capture,
+            build: Duration::ZERO,
+            ready: Duration::ZERO,
+        };
+        let serving: Vec<Pod> =
+            cluster.stage.pods().filter(|pod| pod.listening).map(|pod| pod.spec.clone()).collect();
+        try_join_all(serving.iter().map(|pod| cluster.serve(pod))).await?;
+        if cluster.capture {
+            try_join_all(cluster.stage.nodes().iter().map(|node| async {
+                let agent = cluster.agent(&node.name)?;
+                agent
+                    .capture_start(CAPTURE_BYTES, CAPTURE_SNAPLEN)
+                    .await
+                    .map_err(|error| infra("the capture cannot be started")(&error))
+            }))
+            .await?;
+        }
+        cluster.build = started.elapsed();
+        Ok(cluster)
+    }
+
+    /// Starts the candidate on every node and waits until it is ready everywhere.
+    pub async fn start_candidate(&mut self) -> Result<(), ClusterError> {
+        let started = std::time::Instant::now();
+        for instance in &mut self.instances {
+            instance.start(&self.world, &self.candidate).await?;
+        }
+        self.wait_ready(None).await?;
+        self.ready = started.elapsed();
+        Ok(())
+    }
+
+    async fn wait_ready(&self, only: Option<&str>) -> Result<(), ClusterError> {
+        let waits = self
+            .instances
+            .iter()
+            .filter(|instance| only.is_none_or(|node| node == instance.node) && instance.is_up())
+            .map(|instance| instance.ready(&self.world, &self.candidate));
+        try_join_all(waits).await?;
+        let kinds: Vec<&str> = self.candidate.process().ready.watching.iter().map(String::as_str).collect();
+        if !kinds.is_empty() && self.candidate.binary.is_some() {
+            for instance in self.instances.iter().filter(|instance| only.is_none_or(|node| node == instance.node)) {
+                let user = format!("system:node-proxier:{}", instance.node);
+                self.stage
+                    .api()
+                    .wait_until_watching(&user, &kinds, Duration::from_secs(60))
+                    .await
+                    .map_err(|error| ClusterError::Candidate(format!("{user} does not watch {kinds:?}: {error}")))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The API objects.
+    pub fn stage(&self) -> &Stage {
+        &self.stage
+    }
+
+    /// The API objects, to change them.
+    pub fn stage_mut(&mut self) -> &mut Stage {
+        &mut self.stage
+    }
+
+    /// The namespaces.
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// The candidate's instances.
+    pub fn instances(&self) -> &[Instance] {
+        &self.instances
+    }
+
+    /// The agent of a pod, node or client.
+    pub fn agent(&self, who: &str) -> Result<Agent, ClusterError> {
+        self.world
+            .agent(who)
+            .ok_or_else(|| ClusterError::Infra(format!("'{who}' has no agent")))
+    }
+
+    /// Makes a pod's servers listen.
+    pub async fn serve(&self, pod: &Pod) -> Result<(), ClusterError> {
+        let any: [std::net::IpAddr; 2] =
+            [std::net::Ipv4Addr::UNSPECIFIED.into(), std::net::Ipv6Addr::UNSPECIFIED.into()];
+        let listeners = pod
+            .serves()
+            .iter()
+            .filter(|port| port.protocol != crate::scenario::doc::Protocol::Sctp)
+            .flat_map(|port| {
+                any.map(|addr| proto::Listener {
+                    id: format!("{}/{:?}/{}/{addr}", pod.name, port.protocol, port.port),
+                    identity: pod.name.clone(),
+                    protocol: protocol(port.protocol),
+                    addr,
+                    port: port.port,
+                })
+            })
+            .collect();
+        self.agent(&pod.name)?
+            .serve(listeners)
+            .await
+            .map_err(|error| ClusterError::Infra(format!("the servers of pod {} cannot listen: {error}", pod.name)))
+    }
+
+    /// Makes a pod's servers go deaf.
+    pub async fn deafen(&self, pod: &str) -> Result<(), ClusterError> {
+        self.agent(pod)?
+            .stop_serving(None, true)
+            .await
+            .map_err(|error| ClusterError::Infra(format!("the servers of pod {pod} cannot be stopped: {error}")))
+    }
+
+    /// Removes a pod's namespace.
+    pub async fn remove_pod(&self, pod: &str) -> Result<(), ClusterError> {
+        self.world
+            .remove_pod(pod)
+            .await
+            .map_err(|error| ClusterError::Infra(format!("the namespace of pod {pod} cannot be removed: {error}")))
+    }
+
+    /// Signals the candidate on some nodes.
+    pub async fn signal_candidate(&self, nodes: &[String], signal: Signal) -> Result<(), ClusterError> {
+        for instance in self.instances.iter().filter(|instance| nodes.contains(&instance.node)) {
+            instance.signal(signal).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends the candidate on some nodes.
+    pub async fn end_candidate(&mut self, nodes: &[String], signal: Signal) -> Result<(), ClusterError> {
+        for instance in self.instances.iter_mut().filter(|instance| nodes.contains(&instance.node)) {
+            instance.end(signal).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts the candidate on some nodes and waits until it is ready there.
+    pub async fn restart_candidate(&mut self, nodes: &[String]) -> Result<(), ClusterError> {
+        for instance in self.instances.iter_mut().filter(|instance| nodes.contains(&instance.node)) {
+            instance.start(&self.world, &self.candidate).await?;
+        }
+        for node in nodes {
+            self.wait_ready(Some(node)).await?;
+        }
+        Ok(())
+    }
+
+    /// An instance that should run and does not.
+    pub fn unexpected_exit(&self) -> Option<String> {
+        self.instances.iter().find_map(|instance| {
+            let status = instance.exited()?;
+            Some(format!(
+                "the candidate on {} ended by itself ({status}); its last lines:\n{}",
+                instance.node,
+                instance.log.last_lines(10)
+            ))
+        })
+    }
+
+    /// Address of the API server inside the world.
+    pub fn api_address(&self) -> SocketAddr {
+        self.stage.plan().api_server()
+    }
+
+    /// Takes everything down.
+    pub async fn shutdown(self) {
+        self.world.shutdown().await;
+    }
+}
+
+/// The protocol as the probes name it.
+pub fn protocol(protocol: crate::scenario::doc::Protocol) -> proto::Protocol {
+    match protocol {
+        crate::scenario::doc::Protocol::Tcp => proto::Protocol::Tcp,
+        crate::scenario::doc::Protocol::Udp => proto::Protocol::Udp,
+        crate::scenario::doc::Protocol::Sctp => proto::Protocol::Sctp,
+    }
+}

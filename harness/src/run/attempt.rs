@@ -1,0 +1,235 @@
+//! One attempt: a case, a cluster of its own, its steps in order.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use probe::{client::AgentError, proto::now};
+use reports::event::{EventBody, Failure};
+
+use super::{findings::Findings, steps::flow::RunningFlow, steps::state::Baseline};
+use crate::{
+    candidate::Candidate,
+    cluster::{ClusterError, NetnsCluster, Settings},
+    scenario::{Case, doc::Step},
+};
+
+/// One attempt in progress.
+pub struct Attempt<'a> {
+    /// The case.
+    pub case: &'a Case,
+    /// Its cluster.
+    pub cluster: NetnsCluster,
+    /// What was found.
+    pub findings: Findings,
+    /// Random choices of this attempt follow from it.
+    pub seed: u64,
+    /// When the last change was made, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub last_change: u64,
+    pub(super) flows: BTreeMap<String, RunningFlow>,
+    pub(super) saved: BTreeMap<String, BTreeMap<String, String>>,
+    pub(super) baselines: BTreeMap<String, Baseline>,
+    model: Option<((u64, Vec<bool>), Arc<oracle::Cluster>)>,
+}
+
+/// Why the rest of an attempt makes no sense.
+#[derive(Debug)]
+pub enum Stop {
+    /// The machine or the harness.
+    Infra(String),
+    /// The candidate.
+    Candidate(Box<Failure>),
+}
+
+impl Stop {
+    /// Nothing can be said about the candidate.
+    pub fn infra(message: impl ToString) -> Self {
+        Self::Infra(message.to_string())
+    }
+
+    /// The candidate failed in a way that leaves nothing to test.
+    pub fn candidate(kind: &str, expected: &str, actual: impl Into<String>) -> Self {
+        let actual = actual.into();
+        Self::Candidate(Box::new(Failure {
+            requirements: Vec::new(),
+            step: None,
+            verb: String::new(),
+            kind: kind.into(),
+            cell: None,
+            expected: expected.into(),
+            message: format!("expected {expected}: {actual}"),
+            actual,
+        }))
+    }
+}
+
+impl From<AgentError> for Stop {
+    fn from(error: AgentError) -> Self {
+        Self::Infra(format!("an agent failed: {error}"))
+    }
+}
+
+impl From<ClusterError> for Stop {
+    fn from(error: ClusterError) -> Self {
+        match error {
+            ClusterError::Infra(text) => Self::Infra(text),
+            ClusterError::Candidate(text) => Self::candidate("candidate-not-ready", "a running candidate", text),
+        }
+    }
+}
+
+impl<'a> Attempt<'a> {
+    /// Builds the cluster and starts the candidate. The cluster is kept when the candidate fails, for evidence.
+    pub async fn start(
+        case: &'a Case,
+        candidate: &Candidate,
+        seed: u64,
+        settings: Settings,
+        mut findings: Findings,
+    ) -> Result<(Self, Option<Stop>), (Findings, Stop)> {
+        let cluster = match NetnsCluster::build(case, candidate, settings).await {
+            Ok(cluster) => cluster,
+            Err(error) => return Err((findings, error.into())),
+        };
+        findings.measure("world", "ms", cluster.build.as_secs_f64() * 1e3);
+        let mut attempt = Self {
+            case,
+            cluster,
+            findings,
+            seed,
+            last_change: now(),
+            flows: BTreeMap::new(),
+            saved: BTreeMap::new(),
+            baselines: BTreeMap::new(),
+            model: None,
+        };
+        let stop = attempt.cluster.start_candidate().await.err().map(Stop::from);
+        if stop.is_none() {
+            let ready = attempt.cluster.ready.as_secs_f64() * 1e3;
+            attempt.findings.measure("candidate ready", "ms", ready);
+        }
+        Ok((attempt, stop))
+    }
+
+    /// Runs the steps until one cannot go on or a failure was found.
+    pub async fn run(&mut self) {
+        let case = self.case;
+        for (index, step) in case.scenario.steps.iter().enumerate() {
+            let step = &step.value;
+            if !step.applies(&case.key) {
+                continue;
+            }
+            let verb = step.verb();
+            self.findings.enter(index as u32, verb);
+            let started = Instant::now();
+            let result = self.step(step).await;
+            let ok = result.is_ok() && !self.findings.is_over();
+            if let Err(stop) = result {
+                self.stopped(stop);
+            }
+            self.report_step(index as u32, step, started.elapsed(), ok);
+            if !ok {
+                return;
+            }
+        }
+        self.findings.enter(case.scenario.steps.len() as u32, "end");
+        self.final_audit();
+    }
+
+    /// Records why the attempt ended early.
+    pub fn stopped(&mut self, stop: Stop) {
+        match stop {
+            Stop::Infra(message) => {
+                self.findings.note(format!("INFRA {message}"));
+                self.findings.infra = Some(message);
+            }
+            Stop::Candidate(failure) => self.findings.fail(*failure),
+        }
+    }
+
+    async fn step(&mut self, step: &Step) -> Result<(), Stop> {
+        if let Some(objects) = &step.apply {
+            self.apply(objects)?;
+        }
+        if let Some(patch) = &step.patch {
+            self.patch(patch)?;
+        }
+        if let Some(objects) = &step.delete {
+            self.delete(objects.as_slice())?;
+        }
+        if let Some(action) = &step.pod {
+            self.pod(action).await?;
+        }
+        if let Some(probe) = &step.probe {
+            self.probe(probe).await?;
+        }
+        if let Some(flow) = &step.flow {
+            self.flow(flow).await?;
+        }
+        if let Some(converge) = &step.converge {
+            self.converge(converge).await?;
+        }
+        if let Some(hold) = &step.hold {
+            self.hold(hold).await?;
+        }
+        if let Some(fault) = &step.fault {
+            self.fault(fault).await?;
+        }
+        if let Some(inject) = &step.inject {
+            self.inject(inject).await?;
+        }
+        if let Some(state) = &step.state {
+            self.state(state).await?;
+        }
+        Ok(())
+    }
+
+    fn report_step(&mut self, index: u32, step: &Step, duration: Duration, ok: bool) {
+        let summary = step.name.clone().unwrap_or_else(|| super::summary::of(step));
+        let verb = step.verb();
+        self.findings.note(format!(
+            "step {}: {verb}: {summary} ({:.1} ms)",
+            index + 1,
+            duration.as_secs_f64() * 1e3
+        ));
+        if let Some(sink) = &self.findings.sink {
+            sink.send(EventBody::StepFinished {
+                case: sink.case.clone(),
+                attempt: sink.attempt,
+                index,
+                verb: verb.into(),
+                summary,
+                duration_ms: duration.as_secs_f64() * 1e3,
+                ok,
+            });
+        }
+    }
+
+    /// A change is about to be made: convergence is measured from here.
+    pub(super) fn changing(&mut self) {
+        self.last_change = now();
+    }
+
+    /// What must be true now, computed once per state of the objects.
+    pub(super) fn model(&mut self) -> Result<Arc<oracle::Cluster>, Stop> {
+        let version = self.cluster.stage().version();
+        if let Some((known, model)) = &self.model
+            && *known == version
+        {
+            return Ok(model.clone());
+        }
+        let model = Arc::new(self.cluster.stage().oracle().map_err(Stop::infra)?);
+        self.model = Some((version, model.clone()));
+        Ok(model)
+    }
+
+    /// The candidate must still run: an exit that nobody asked for fails every case.
+    fn final_audit(&mut self) {
+        self.findings.checked(false);
+        if let Some(exit) = self.cluster.unexpected_exit() {
+            self.findings.fail_with("unexpected-exit", "a candidate that keeps running", exit);
+        }
+    }
+}

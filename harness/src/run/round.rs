@@ -1,0 +1,269 @@
+//! A round of probes: every cell of a matrix at once, with the direct path to each endpoint beside it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
+
+use futures::future::try_join_all;
+use oracle::{Expectation, Mismatch, MismatchKind, Observation, Observed, Outcome as Want};
+use probe::proto::{self, Attempt as Try, ConnectSpec, Outcome, SourcePort};
+
+use super::{
+    attempt::{Attempt, Stop},
+    cells::Cell,
+};
+
+/// How each cell is probed.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// New connections per cell.
+    pub count: u32,
+    /// Request payload in bytes.
+    pub payload: u32,
+    /// Reply payload in bytes.
+    pub reply: u32,
+    /// Exact transport payload lengths; each is one connection per cell and replaces `count`.
+    pub lengths: Vec<u32>,
+    /// Fixed source port.
+    pub source_port: Option<u16>,
+    /// UDP datagrams sent back to back per socket.
+    pub back_to_back: u32,
+    /// Milliseconds until silence, where an answer is wanted.
+    pub patience_ms: u32,
+    /// Milliseconds until silence, where nobody may answer.
+    pub silence_ms: u32,
+    /// Whether the direct paths are probed too.
+    pub controls: bool,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self {
+            count: 1,
+            payload: 0,
+            reply: 0,
+            lengths: Vec::new(),
+            source_port: None,
+            back_to_back: 1,
+            patience_ms: PATIENCE_MS,
+            silence_ms: SILENCE_MS,
+            controls: true,
+        }
+    }
+}
+
+/// Where an answer is wanted: two lost SYNs (1 s + 2 s) still make it. A wrong refusal or endpoint is seen at once.
+pub const PATIENCE_MS: u32 = 3_500;
+/// Where silence is wanted: right answers take well under a millisecond, and the direct path beside it shows that.
+pub const SILENCE_MS: u32 = 300;
+
+/// What a round saw, cell by cell in the order given.
+pub struct Seen {
+    /// The tries of each cell.
+    pub tries: Vec<Vec<Try>>,
+    /// Direct paths that did not work: the kernel or the topology, not the candidate.
+    pub broken_controls: Vec<String>,
+    /// Direct paths probed.
+    pub controls: usize,
+}
+
+/// A mismatch of one cell or of one frontend on one node.
+pub struct Wrong {
+    /// Where.
+    pub cell: String,
+    /// What was wanted.
+    pub expectation: Expectation,
+    /// What was seen.
+    pub mismatch: Mismatch,
+}
+
+impl Attempt<'_> {
+    /// Probes all cells at once.
+    pub(super) async fn round(&self, cells: &[Cell], shape: &Shape) -> Result<Seen, Stop> {
+        // (agent) -> (spec, what it belongs to)
+        let mut jobs: BTreeMap<&str, Vec<(ConnectSpec, Job)>> = BTreeMap::new();
+        let mut controls: BTreeSet<(String, SocketAddr, oracle::Protocol)> = BTreeSet::new();
+        for (index, cell) in cells.iter().enumerate() {
+            let agent = cell.from.agent.as_str();
+            let silence = !cell.may_answer();
+            let timeout = if silence { shape.silence_ms } else { shape.patience_ms };
+            let spec = base(cell.to.destination.protocol, cell.target(), shape, timeout, cell.bind());
+            if shape.lengths.is_empty() {
+                jobs.entry(agent).or_default().push((spec, Job::Cell(index)));
+            } else {
+                for length in &shape.lengths {
+                    let spec = ConnectSpec { count: 1, exact: Some(*length), ..spec.clone() };
+                    jobs.entry(agent).or_default().push((spec, Job::Cell(index)));
+                }
+            }
+            if !shape.controls {
+                continue;
+            }
+            for (address, pod) in self.control_addresses(cell) {
+                if !controls.insert((cell.from.label.clone(), address, cell.to.destination.protocol)) {
+                    continue;
+                }
+                let shape = Shape { count: 1, source_port: None, ..shape.clone() };
+                let spec = base(cell.to.destination.protocol, address, &shape, PATIENCE_MS, cell.bind());
+                let label = format!("{} -> pod {pod} {address}/{}", cell.from.label, cell.to.destination.protocol);
+                if shape.lengths.is_empty() {
+                    jobs.entry(agent).or_default().push((spec, Job::Control(label)));
+                } else {
+                    for length in &shape.lengths {
+                        let spec = ConnectSpec { count: 1, exact: Some(*length), ..spec.clone() };
+                        jobs.entry(agent).or_default().push((spec, Job::Control(format!("{label} ({length} bytes)"))));
+                    }
+                }
+            }
+        }
+        let results = try_join_all(jobs.into_iter().map(|(agent, jobs)| async move {
+            let agent = self.cluster.agent(agent)?;
+            let (specs, owners): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
+            let reports = agent.connect_many(specs).await?;
+            Ok::<_, Stop>(owners.into_iter().zip(reports).collect::<Vec<_>>())
+        }))
+        .await?;
+        let mut seen =
+            Seen { tries: vec![Vec::new(); cells.len()], broken_controls: Vec::new(), controls: controls.len() };
+        for (job, report) in results.into_iter().flatten() {
+            match job {
+                Job::Cell(index) => seen.tries[index].extend(report.attempts),
+                Job::Control(label) => {
+                    if !report.all_answered() {
+                        let how: Vec<String> = report.outcomes().into_keys().collect();
+                        seen.broken_controls.push(format!("{label}: {}", how.join(", ")));
+                    }
+                }
+            }
+        }
+        Ok(seen)
+    }
+
+    /// Endpoints that must answer on the direct path, because their servers listen.
+    fn control_addresses(&self, cell: &Cell) -> Vec<(SocketAddr, String)> {
+        let mut addresses = Vec::new();
+        for outcome in &cell.expectation.outcomes {
+            let Want::Endpoints { shares, .. } = outcome else { continue };
+            for share in shares {
+                let Some(pod) = &share.pod else { continue };
+                let state = self.cluster.stage().pod(pod);
+                let serves = state.is_some_and(|state| {
+                    state.listening
+                        && state.spec.serves().iter().any(|port| {
+                            port.port == share.port
+                                && oracle::Protocol::from(port.protocol) == cell.to.destination.protocol
+                        })
+                });
+                if serves {
+                    addresses.push((SocketAddr::new(share.ip, share.port), pod.clone()));
+                }
+            }
+        }
+        addresses
+    }
+}
+
+enum Job {
+    Cell(usize),
+    Control(String),
+}
+
+fn base(
+    protocol: oracle::Protocol,
+    target: SocketAddr,
+    shape: &Shape,
+    timeout_ms: u32,
+    source: Option<std::net::IpAddr>,
+) -> ConnectSpec {
+    let protocol = match protocol {
+        oracle::Protocol::Tcp => proto::Protocol::Tcp,
+        oracle::Protocol::Udp => proto::Protocol::Udp,
+        oracle::Protocol::Sctp => proto::Protocol::Sctp,
+    };
+    ConnectSpec {
+        count: shape.count,
+        parallel: 8,
+        source,
+        source_port: shape.source_port.map_or(SourcePort::Ephemeral, SourcePort::Fixed),
+        timeout_ms,
+        payload: shape.payload,
+        reply: shape.reply,
+        back_to_back: shape.back_to_back,
+        ..ConnectSpec::new(protocol, target)
+    }
+}
+
+/// A try in the oracle's words.
+pub fn observation(cell: &Cell, one: &Try) -> Observation {
+    let outcome = match &one.outcome {
+        Outcome::Answered { identity, peer, local } => Observed::Answered {
+            ip: local.ip(),
+            port: local.port(),
+            pod: identity.clone(),
+            client_ip: peer.ip(),
+        },
+        Outcome::Refused { .. } => Observed::Refused,
+        Outcome::TimedOut => Observed::TimedOut,
+        Outcome::Reset => Observed::Reset,
+        Outcome::Unreachable { .. } => Observed::Unreachable,
+        other => Observed::Other(other.label()),
+    };
+    Observation { outcome, affinity_key: Some(cell.label()) }
+}
+
+/// Compares what was seen with what must happen.
+///
+/// Cells are judged one by one for everything but proportions; those are judged per frontend and node over all clients
+/// there, because one cell has too few tries to say anything. `shares` asks for equal shares too; otherwise only an
+/// endpoint that was never chosen is wrong.
+pub fn wrong(cells: &[Cell], seen: &Seen, shares: bool) -> Vec<Wrong> {
+    let mut found = Vec::new();
+    let mut groups: BTreeMap<String, (Expectation, Vec<Observation>)> = BTreeMap::new();
+    for (cell, tries) in cells.iter().zip(&seen.tries) {
+        let observations: Vec<Observation> = tries.iter().map(|one| observation(cell, one)).collect();
+        for mismatch in oracle::check(&cell.expectation, &observations) {
+            if !mismatch.kind.is_statistical() {
+                found.push(Wrong { cell: cell.label(), expectation: cell.expectation.clone(), mismatch });
+            }
+        }
+        if let [Want::Endpoints { shares, .. }] = cell.expectation.outcomes.as_slice() {
+            let node = cell.from.source.node().unwrap_or("-");
+            let who: Vec<String> = shares.iter().map(|share| format!("{}:{}", share.ip, share.port)).collect();
+            let key = format!("{node} {} {}", cell.to.label, who.join(" "));
+            let group = groups.entry(key).or_insert_with(|| {
+                // Client addresses differ within a group and were judged cell by cell.
+                (Expectation { client_ips: Vec::new(), ..cell.expectation.clone() }, Vec::new())
+            });
+            group.1.extend(observations);
+        }
+    }
+    for (label, (expectation, observations)) in groups {
+        for mismatch in oracle::check(&expectation, &observations) {
+            let statistical = mismatch.kind == MismatchKind::EndpointNeverChosen
+                || (shares && mismatch.kind == MismatchKind::UnequalShare);
+            if statistical {
+                found.push(Wrong { cell: format!("clients on {label}"), expectation: expectation.clone(), mismatch });
+            }
+        }
+    }
+    found
+}
+
+/// How many tries each cell of a group needs so that a fresh endpoint that is missing, or a stale one that is still
+/// there, is seen: the clients of one node share the work.
+pub fn confirming_count(cells: &[Cell]) -> u32 {
+    let mut clients: BTreeMap<(String, String), u32> = BTreeMap::new();
+    let mut endpoints = 1;
+    for cell in cells {
+        if let [Want::Endpoints { shares, .. }] = cell.expectation.outcomes.as_slice() {
+            let node = cell.from.source.node().unwrap_or("-").to_owned();
+            *clients.entry((node, cell.to.label.clone())).or_default() += 1;
+            endpoints = endpoints.max(shares.len());
+        }
+    }
+    let fewest = clients.values().copied().min().unwrap_or(1).max(1);
+    // One more than the endpoints that may answer: the stale one that may not.
+    let needed = oracle::attempts_to_see_all(endpoints + 1) as u32;
+    needed.div_ceil(fewest).clamp(2, 60)
+}

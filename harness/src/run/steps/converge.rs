@@ -1,0 +1,62 @@
+//! The verb `converge`: until the model holds everywhere, measured.
+//!
+//! Quick rounds look until nothing is wrong; a confirming round with enough tries to find a stale or missing endpoint
+//! then has to agree. The convergence is the time from the last change to the start of the first round after which
+//! nothing was wrong any more.
+
+use std::time::Duration;
+
+use probe::proto::now;
+use tokio::time::sleep;
+
+use super::super::{
+    attempt::{Attempt, Stop},
+    round::{self, Shape},
+};
+use crate::scenario::doc::Converge;
+
+/// One try of a quick round may take this long; a lost SYN is tried again by the next round.
+const QUICK_MS: u32 = 250;
+
+impl Attempt<'_> {
+    pub(in crate::run) async fn converge(&mut self, step: &Converge) -> Result<(), Stop> {
+        let cells = self.cells(&step.from, &step.to)?;
+        let quick = Shape { count: 1, patience_ms: QUICK_MS, silence_ms: QUICK_MS, controls: false, ..Shape::default() };
+        let confirm = Shape { count: round::confirming_count(&cells), ..Shape::default() };
+        let until = self.last_change + step.deadline.0.as_nanos() as u64;
+        let until = until.max(now() + step.deadline.0.as_nanos() as u64 / 2);
+        let mut right_since: Option<u64>;
+        let mut pause = Duration::from_millis(1);
+        self.count_checks(&cells);
+        loop {
+            let began = now();
+            let seen = self.round(&cells, &quick).await?;
+            let mut wrong = round::wrong(&cells, &seen, false);
+            if wrong.is_empty() {
+                right_since = Some(began);
+                let seen = self.round(&cells, &confirm).await?;
+                wrong = round::wrong(&cells, &seen, false);
+                if wrong.is_empty() {
+                    self.controls_must_work(&seen)?;
+                    let since = right_since.unwrap_or(began).saturating_sub(self.last_change);
+                    self.findings.converged(since as f64 / 1e6);
+                    return Ok(());
+                }
+            }
+            if let Some(exit) = self.cluster.unexpected_exit() {
+                return Err(Stop::candidate("unexpected-exit", "a candidate that keeps running", exit));
+            }
+            if now() > until {
+                // Is it the candidate? The direct paths say.
+                let controls = self.round(&cells, &Shape::default()).await?;
+                self.controls_must_work(&controls)?;
+                self.findings.note(format!("not converged within {}", step.deadline));
+                self.record(wrong);
+                return Ok(());
+            }
+            // A poll of a condition with a deadline, slower the longer it takes.
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    }
+}

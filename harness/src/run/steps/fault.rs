@@ -1,0 +1,149 @@
+//! The verb `fault`. Each fault says whether it took effect: one that did nothing must not count as survived.
+
+use nix::sys::signal::Signal;
+use probe::proto::Churn;
+
+use super::super::attempt::{Attempt, Stop};
+use crate::scenario::{
+    Span,
+    doc::{ApiFault, Fault, NodeFault, ProxyFault},
+};
+
+impl Attempt<'_> {
+    pub(in crate::run) async fn fault(&mut self, fault: &Fault) -> Result<(), Stop> {
+        let nodes: Vec<String> = match &fault.on {
+            Some(on) => on.as_slice().to_vec(),
+            None => self.cluster.stage().nodes().iter().map(|node| node.name.clone()).collect(),
+        };
+        self.changing();
+        if let Some(proxy) = fault.proxy {
+            self.proxy_fault(proxy, &nodes).await?;
+        }
+        if let Some(node) = fault.node {
+            for name in &nodes {
+                self.node_fault(node, name, fault).await?;
+            }
+        }
+        if let Some(api) = fault.api {
+            self.api_fault(api, fault)?;
+        }
+        Ok(())
+    }
+
+    async fn proxy_fault(&mut self, fault: ProxyFault, nodes: &[String]) -> Result<(), Stop> {
+        match fault {
+            ProxyFault::Restart | ProxyFault::Kill => {
+                let signal = if fault == ProxyFault::Kill { Signal::SIGKILL } else { Signal::SIGTERM };
+                self.cluster.end_candidate(nodes, signal).await?;
+                self.cluster.restart_candidate(nodes).await?;
+            }
+            ProxyFault::Down => self.cluster.end_candidate(nodes, Signal::SIGTERM).await?,
+            ProxyFault::Start => self.cluster.restart_candidate(nodes).await?,
+            ProxyFault::Stop => self.cluster.signal_candidate(nodes, Signal::SIGSTOP).await?,
+            ProxyFault::Continue => self.cluster.signal_candidate(nodes, Signal::SIGCONT).await?,
+        }
+        Ok(())
+    }
+
+    async fn node_fault(&mut self, fault: NodeFault, node: &str, spec: &Fault) -> Result<(), Stop> {
+        let agent = self.cluster.agent(node)?;
+        match fault {
+            NodeFault::FlushRuleset => agent.ruleset_flush().await?,
+            NodeFault::FlushConntrack => agent.conntrack_flush().await?,
+            NodeFault::ForeignTable => agent.foreign_table("somebody-else", !spec.end).await?,
+            NodeFault::Address => {
+                let address = spec
+                    .address
+                    .clone()
+                    .ok_or_else(|| Stop::infra("fault 'address' needs an address"))?;
+                if spec.end {
+                    agent.address_del("lo", &address).await?;
+                } else {
+                    agent.address_add("lo", &address).await?;
+                }
+            }
+            NodeFault::LinkChurn if spec.end => {
+                let churned = agent.churn_stop().await?;
+                self.findings.measure("churned links", "count", churned.links as f64);
+                self.findings.measure(
+                    "interrupted dumps",
+                    "ratio",
+                    churned.interrupted_dumps as f64 / churned.dumps.max(1) as f64,
+                );
+                if churned.links == 0 {
+                    return Err(Stop::infra(format!("the link churn on {node} changed no link, so it proves nothing")));
+                }
+            }
+            NodeFault::LinkChurn => {
+                agent
+                    .churn_start(Churn { links: spec.links.unwrap_or(50), addresses: 10, pause_us: 200, dump: true })
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn api_fault(&mut self, fault: ApiFault, spec: &Fault) -> Result<(), Stop> {
+        let api = self.cluster.stage().api().clone();
+        let faults = api.faults();
+        let on = !spec.end;
+        let candidate_runs = self.cluster.instances().iter().any(|instance| instance.is_up());
+        match fault {
+            ApiFault::DropWatches => {
+                let dropped = faults.drop_watches(None);
+                self.findings.measure("dropped watches", "count", dropped as f64);
+                if dropped == 0 && candidate_runs {
+                    return Err(Stop::candidate(
+                        "not-watching",
+                        "a candidate that watches the API",
+                        "no watch was open, so none could be dropped",
+                    ));
+                }
+            }
+            ApiFault::Outage => {
+                let cut = faults.outage(on);
+                self.findings.measure("cut connections", "count", cut as f64);
+            }
+            ApiFault::HalfOpen => {
+                let held = faults.half_open(None, on);
+                self.findings.measure("half-open connections", "count", held as f64);
+                if on && held == 0 && candidate_runs {
+                    return Err(Stop::candidate(
+                        "not-watching",
+                        "a candidate that is connected to the API",
+                        "no connection was open, so none could be held",
+                    ));
+                }
+            }
+            ApiFault::Compact => {
+                let watches = faults.compact();
+                self.findings.measure("watches told 410", "count", watches as f64);
+            }
+            ApiFault::Errors if on => faults.errors(None, 500, None),
+            ApiFault::Errors => faults.clear_errors(None),
+            ApiFault::Delay => {
+                let delay = spec.delay.unwrap_or(Span::millis(100)).0;
+                faults.delay(None, if on { delay } else { std::time::Duration::ZERO });
+            }
+            ApiFault::ShuffledRelist => {
+                faults.shuffle_lists(None, Some(self.seed));
+                let watches = faults.compact();
+                self.findings.measure("watches told to relist", "count", watches as f64);
+            }
+            ApiFault::NoopUpdates => {
+                let kinds = match &spec.kind {
+                    Some(kind) => vec![kind.as_str()],
+                    None => vec!["Service", "EndpointSlice"],
+                };
+                for kind in kinds {
+                    let touched = faults.noop_updates(kind, spec.times.unwrap_or(1) as usize);
+                    if touched == 0 {
+                        return Err(Stop::infra(format!("no {kind} was there to be touched, so the fault proves nothing")));
+                    }
+                }
+            }
+            ApiFault::DuplicateEvents => faults.duplicate_events(None, on),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,429 @@
+//! The verb `flow`: traffic that runs through the changes.
+
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+
+use probe::{
+    client::Agent,
+    proto::{FlowKind, FlowReport, FlowSpec, Outcome, Received, SourcePort, now},
+};
+use tokio::time::sleep;
+
+use super::super::{attempt::{Attempt, Stop}, cells::{self, Cell}};
+use crate::scenario::{
+    Span,
+    doc::{self, FlowExpect, FlowStep, OneOrMany},
+};
+
+/// A flow that was started.
+pub struct RunningFlow {
+    agent: Agent,
+    cell: Cell,
+    kind: FlowKind,
+    interval: Duration,
+    started: u64,
+}
+
+/// A sample without an answer after this long is lost. Covers a retransmitted SYN (1 s) and a busy machine.
+const PATIENCE: Duration = Duration::from_millis(3_000);
+/// This many messages in a row must be right before a flow counts as moved.
+const STREAK: usize = 5;
+/// For one-way flows: this long nothing may arrive at a wrong endpoint.
+const QUIET: Duration = Duration::from_millis(300);
+/// The default of `deadline`.
+const DEADLINE: Span = Span::millis(15_000);
+
+impl Attempt<'_> {
+    pub(in crate::run) async fn flow(&mut self, step: &FlowStep) -> Result<(), Stop> {
+        if let Some(name) = &step.start {
+            return self.flow_start(name, step).await;
+        }
+        if let Some(name) = &step.expect {
+            let deadline = step.deadline.unwrap_or(DEADLINE);
+            return match step.is.expect("validated") {
+                FlowExpect::Model => self.flow_follows_model(name, deadline).await,
+                FlowExpect::Closed => self.flow_closes(name, deadline).await,
+                is => {
+                    let report = self.read_settled(name).await?;
+                    self.judge_flow(name, is, &report)
+                }
+            };
+        }
+        let name = step.stop.as_ref().expect("validated");
+        let report = self.read_settled(name).await?;
+        let flow = self.flows.remove(name).ok_or_else(|| Stop::infra(format!("flow '{name}' does not run")))?;
+        flow.agent.flow_stop(name).await?;
+        match step.is {
+            Some(is) => {
+                self.flows.insert(name.clone(), flow);
+                self.judge_flow(name, is, &report)?;
+                self.flows.remove(name);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    async fn flow_start(&mut self, name: &str, step: &FlowStep) -> Result<(), Stop> {
+        let cell = self.one_cell(step)?;
+        let kind = kind(step.kind.expect("validated"));
+        let interval = step.interval.unwrap_or(Span::millis(20)).0;
+        let agent = self.cluster.agent(&cell.from.agent)?;
+        let spec = FlowSpec {
+            id: name.into(),
+            kind,
+            target: cell.target(),
+            source: cell.bind(),
+            source_port: step.source_port.map_or(SourcePort::Ephemeral, SourcePort::Fixed),
+            interval_ms: interval.as_millis() as u32,
+            payload: step.payload,
+            reply: 0,
+            timeout_ms: PATIENCE.as_millis() as u32,
+        };
+        agent.flow_start(spec).await?;
+        self.findings.note(format!("flow {name}: {kind:?} {}", cell.label()));
+        let wait = step.established.unwrap_or(cell.wants_answer());
+        self.flows.insert(name.into(), RunningFlow { agent, cell, kind, interval, started: now() });
+        if wait {
+            self.flow_follows_model(name, DEADLINE).await?;
+        }
+        Ok(())
+    }
+
+    fn one_cell(&mut self, step: &FlowStep) -> Result<Cell, Stop> {
+        let model = self.model()?;
+        let stage = self.cluster.stage();
+        let from = cells::sources(stage, &OneOrMany::One(step.from.clone().expect("validated")));
+        let to = cells::targets(
+            stage,
+            &model,
+            &cells::families(&self.case.key.axes),
+            std::slice::from_ref(step.to.as_ref().expect("validated")),
+        );
+        let cells = cells::product(&model, &from[..from.len().min(1)], &to);
+        cells
+            .into_iter()
+            .next()
+            .ok_or_else(|| Stop::infra("the flow's destination fits no frontend; name a Service and frontend that exist"))
+    }
+
+    /// Waits until the flow's newest messages do what the oracle says now; measures the blackout and the last message
+    /// that went wrong, both since the last change.
+    async fn flow_follows_model(&mut self, name: &str, deadline: Span) -> Result<(), Stop> {
+        let flow = self.flows.get(name).ok_or_else(|| Stop::infra(format!("flow '{name}' does not run")))?;
+        let (agent, kind, interval, started) = (flow.agent.clone(), flow.kind, flow.interval, flow.started);
+        let (source, destination, label) = (flow.cell.from.source.clone(), flow.cell.to.destination, flow.cell.label());
+        let model = self.model()?;
+        let expectation = oracle::expect(&model, &source, &destination);
+        let since = self.last_change.max(started);
+        let until = now() + deadline.0.as_nanos() as u64;
+        let positive = expectation.outcomes.iter().all(|o| matches!(o, oracle::Outcome::Endpoints { .. }));
+        self.findings.checked(positive);
+        let last = loop {
+            let view = if kind == FlowKind::UdpOneWay {
+                self.one_way_view(name, &expectation, since).await?
+            } else {
+                let report = agent.flow_read(name, 0).await?;
+                two_way_view(&report, &expectation, since)
+            };
+            if view.right {
+                if let Some(first) = view.first_right {
+                    let blackout = first.saturating_sub(since) as f64 / 1e6;
+                    self.findings.measure("flow moved", "ms", blackout);
+                }
+                if let Some(wrong) = view.last_wrong {
+                    self.findings.measure("last misdelivered", "ms", wrong.saturating_sub(since) as f64 / 1e6);
+                }
+                self.findings.measure("misdelivered", "count", view.wrong as f64);
+                return Ok(());
+            }
+            if now() > until {
+                break view.text;
+            }
+            // A poll of a condition with a deadline.
+            sleep(interval.clamp(Duration::from_millis(5), Duration::from_millis(50))).await;
+        };
+        self.findings.fail(reports::event::Failure {
+            requirements: expectation.requirements.clone(),
+            step: None,
+            verb: String::new(),
+            kind: "flow-not-moved".into(),
+            cell: Some(label.clone()),
+            expected: expectation.to_string(),
+            actual: last.clone(),
+            message: format!("flow {name} ({kind:?}, {label}): expected {expectation} within {deadline}, got {last}"),
+        });
+        Ok(())
+    }
+
+    /// Who got a one-way flow's datagrams lately.
+    async fn one_way_view(&self, name: &str, expectation: &oracle::Expectation, since: u64) -> Result<View, Stop> {
+        let allowed = allowed(expectation);
+        let mut right = Vec::new();
+        let mut wrong = Vec::new();
+        let pods: Vec<String> =
+            self.cluster.stage().pods().filter(|pod| pod.exists).map(|pod| pod.spec.name.clone()).collect();
+        for pod in pods {
+            let got: Vec<Received> = self.cluster.agent(&pod)?.received(name).await?;
+            let late = got.into_iter().filter(|received| received.at >= since).map(|received| (received.at, pod.clone()));
+            if allowed.contains(&pod) { right.extend(late) } else { wrong.extend(late) }
+        }
+        right.sort();
+        wrong.sort();
+        let now = now();
+        let calm = |at: u64| now.saturating_sub(at) > QUIET.as_nanos() as u64;
+        let no_wrong_lately = calm(wrong.last().map_or(since, |(at, _)| *at));
+        let enough = if allowed.is_empty() {
+            true
+        } else {
+            let start = wrong.last().map_or(0, |(at, _)| *at);
+            right.iter().filter(|(at, _)| *at > start).count() >= STREAK
+        };
+        Ok(View {
+            right: no_wrong_lately && enough,
+            first_right: right.first().map(|(at, _)| *at),
+            last_wrong: wrong.last().map(|(at, _)| *at),
+            wrong: wrong.len(),
+            text: format!(
+                "{} datagrams at {:?} and {} at wrong endpoints {:?} since the change",
+                right.len(),
+                right.iter().map(|(_, pod)| pod.as_str()).collect::<BTreeSet<_>>(),
+                wrong.len(),
+                wrong.iter().map(|(_, pod)| pod.as_str()).collect::<BTreeSet<_>>()
+            ),
+        })
+    }
+
+    async fn flow_closes(&mut self, name: &str, deadline: Span) -> Result<(), Stop> {
+        let flow = self.flows.get(name).ok_or_else(|| Stop::infra(format!("flow '{name}' does not run")))?;
+        let agent = flow.agent.clone();
+        self.findings.checked(false);
+        let until = now() + deadline.0.as_nanos() as u64;
+        loop {
+            if agent.flow_read(name, u64::MAX).await?.closed.is_some() {
+                return Ok(());
+            }
+            if now() > until {
+                break;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        self.findings.fail_with("flow-not-closed", format!("flow {name} to end within {deadline}"), "it still runs");
+        Ok(())
+    }
+
+    /// The flow's report, once every message it holds has had time to be answered.
+    async fn read_settled(&mut self, name: &str) -> Result<FlowReport, Stop> {
+        let flow = self.flows.get(name).ok_or_else(|| Stop::infra(format!("flow '{name}' does not run")))?;
+        let asked = now();
+        let until = asked + (PATIENCE * 2).as_nanos() as u64;
+        loop {
+            let mut report = flow.agent.flow_read(name, 0).await?;
+            // Messages sent after we asked are another question.
+            report.samples.retain(|sample| sample.sent_at < asked);
+            let settled = report.samples.iter().all(|sample| sample.outcome.is_some());
+            if settled || flow.kind == FlowKind::UdpOneWay || report.closed.is_some() || now() > until {
+                return Ok(report);
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    fn judge_flow(&mut self, name: &str, is: FlowExpect, report: &FlowReport) -> Result<(), Stop> {
+        let flow = &self.flows[name];
+        let label = flow.cell.label();
+        let judgement = judge(report, is);
+        self.findings.checked(true);
+        self.findings.measure("flow messages", "count", report.samples.len() as f64);
+        if let Some((kind, actual)) = judgement {
+            let expected = match is {
+                FlowExpect::Unbroken => "every message answered by one endpoint over one connection",
+                FlowExpect::NoLoss => "every message answered",
+                FlowExpect::Closed => "the flow to have ended",
+                FlowExpect::Model => "the model",
+            };
+            self.findings.fail(reports::event::Failure {
+                requirements: flow_requirements(&self.case.scenario.requirement),
+                step: None,
+                verb: String::new(),
+                kind: kind.into(),
+                cell: Some(label.clone()),
+                expected: expected.into(),
+                actual: actual.clone(),
+                message: format!("flow {name} ({label}): expected {expected}, got {actual}"),
+            });
+        }
+        Ok(())
+    }
+}
+
+fn flow_requirements(of_scenario: &[String]) -> Vec<String> {
+    of_scenario.to_vec()
+}
+
+struct View {
+    right: bool,
+    first_right: Option<u64>,
+    last_wrong: Option<u64>,
+    wrong: usize,
+    text: String,
+}
+
+fn allowed(expectation: &oracle::Expectation) -> BTreeSet<String> {
+    expectation
+        .outcomes
+        .iter()
+        .flat_map(|outcome| match outcome {
+            oracle::Outcome::Endpoints { shares, .. } => {
+                shares.iter().filter_map(|share| share.pod.clone()).collect::<Vec<_>>()
+            }
+            oracle::Outcome::NotService => match &expectation.direct {
+                oracle::Direct::Pod { name } | oracle::Direct::Listener { name } => vec![name.clone()],
+                oracle::Direct::Nobody => Vec::new(),
+            },
+            _ => Vec::new(),
+        })
+        .collect()
+}
+
+/// Whether one answer is what the expectation allows.
+fn acceptable(outcome: &Outcome, expectation: &oracle::Expectation, allowed: &BTreeSet<String>) -> bool {
+    let may = |wanted: fn(&oracle::Outcome) -> bool| expectation.outcomes.iter().any(wanted);
+    match outcome {
+        Outcome::Answered { identity, .. } => allowed.contains(identity),
+        Outcome::Refused { .. } => may(|o| matches!(o, oracle::Outcome::Refuse | oracle::Outcome::NoAnswer)),
+        Outcome::TimedOut | Outcome::Unreachable { .. } => {
+            may(|o| matches!(o, oracle::Outcome::Drop | oracle::Outcome::NoAnswer))
+        }
+        Outcome::Reset | Outcome::WrongPeer { .. } | Outcome::SendFailed { .. } | Outcome::Corrupt { .. } => false,
+    }
+}
+
+fn two_way_view(report: &FlowReport, expectation: &oracle::Expectation, since: u64) -> View {
+    let allowed = allowed(expectation);
+    let silent_is_right = expectation
+        .outcomes
+        .iter()
+        .any(|outcome| matches!(outcome, oracle::Outcome::Drop | oracle::Outcome::NoAnswer));
+    let judged: Vec<(u64, bool, String)> = report
+        .samples
+        .iter()
+        .filter(|sample| sample.sent_at >= since)
+        .filter_map(|sample| {
+            let outcome = sample.outcome.as_ref()?;
+            let right = acceptable(outcome, expectation, &allowed);
+            let text = outcome.identity().map_or_else(|| outcome.label(), |who| format!("answered by {who}"));
+            Some((sample.sent_at, right, text))
+        })
+        .collect();
+    let streak = judged.iter().rev().take_while(|(_, right, _)| *right).count();
+    let needed = if silent_is_right { 1 } else { STREAK };
+    let mut newest: Vec<&str> = judged.iter().rev().take(STREAK).map(|(_, _, text)| text.as_str()).collect();
+    newest.dedup();
+    View {
+        right: streak >= needed,
+        first_right: judged.iter().find(|(_, right, _)| *right).map(|(at, ..)| *at),
+        last_wrong: judged.iter().rfind(|(_, right, text)| !right && text.starts_with("answered")).map(|(at, ..)| *at),
+        wrong: judged.iter().filter(|(_, right, text)| !right && text.starts_with("answered")).count(),
+        text: if newest.is_empty() {
+            "no message answered or refused since the change".into()
+        } else {
+            format!("newest messages: {}", newest.join(", "))
+        },
+    }
+}
+
+/// The first thing that is wrong with a flow as a whole.
+fn judge(report: &FlowReport, is: FlowExpect) -> Option<(&'static str, String)> {
+    let total = report.samples.len();
+    if total == 0 {
+        return Some(("flow-silent", "no message was ever sent".into()));
+    }
+    let lost: Vec<u64> = report
+        .samples
+        .iter()
+        .filter(|sample| !matches!(sample.outcome, Some(Outcome::Answered { .. })))
+        .map(|sample| sample.seq)
+        .collect();
+    if is != FlowExpect::Closed && !lost.is_empty() {
+        let first = report.samples.iter().find(|sample| sample.seq == lost[0]);
+        let how = first
+            .and_then(|sample| sample.outcome.as_ref())
+            .map_or("no answer".into(), Outcome::label);
+        return Some(("flow-loss", format!("{} of {total} messages without an answer, the first (number {}): {how}", lost.len(), lost[0])));
+    }
+    if is == FlowExpect::Unbroken {
+        let who: BTreeSet<&str> =
+            report.samples.iter().filter_map(|sample| sample.outcome.as_ref()?.identity()).collect();
+        if who.len() > 1 {
+            return Some(("flow-switched", format!("answers from {who:?}")));
+        }
+        if let Some(closed) = &report.closed {
+            return Some(("flow-broken", format!("the connection ended: {}", closed.label())));
+        }
+    }
+    None
+}
+
+fn kind(kind: doc::FlowKind) -> FlowKind {
+    match kind {
+        doc::FlowKind::TcpStream => FlowKind::TcpStream,
+        doc::FlowKind::UdpConnected => FlowKind::UdpConnected,
+        doc::FlowKind::UdpUnconnected => FlowKind::UdpUnconnected,
+        doc::FlowKind::UdpOneWay => FlowKind::UdpOneWay,
+        doc::FlowKind::NewConnections => FlowKind::NewConnections,
+        doc::FlowKind::NewDatagrams => FlowKind::NewDatagrams,
+    }
+}
+
+/// Where a flow goes, for `inject`.
+impl RunningFlow {
+    /// The destination of the flow.
+    pub fn target(&self) -> SocketAddr {
+        self.cell.target()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use probe::proto::FlowSample;
+
+    use super::*;
+
+    fn answered(who: &str) -> Option<Outcome> {
+        let address = "10.0.0.1:1".parse().expect("an address");
+        Some(Outcome::Answered { identity: who.into(), peer: address, local: address })
+    }
+
+    fn report(outcomes: Vec<Option<Outcome>>) -> FlowReport {
+        FlowReport {
+            id: "f".into(),
+            started_at: 0,
+            ended_at: None,
+            connects: 1,
+            samples: outcomes
+                .into_iter()
+                .enumerate()
+                .map(|(seq, outcome)| FlowSample { seq: seq as u64, sent_at: seq as u64, answered_at: None, outcome })
+                .collect(),
+            closed: None,
+        }
+    }
+
+    #[test]
+    fn judges_whole_flows() {
+        let table: Vec<(Vec<Option<Outcome>>, FlowExpect, Option<&str>)> = vec![
+            (vec![answered("a"), answered("a")], FlowExpect::Unbroken, None),
+            (vec![answered("a"), answered("b")], FlowExpect::Unbroken, Some("flow-switched")),
+            (vec![answered("a"), answered("b")], FlowExpect::NoLoss, None),
+            (vec![answered("a"), Some(Outcome::TimedOut)], FlowExpect::NoLoss, Some("flow-loss")),
+            (vec![answered("a"), None], FlowExpect::Unbroken, Some("flow-loss")),
+            (vec![], FlowExpect::Unbroken, Some("flow-silent")),
+        ];
+        for (outcomes, is, want) in table {
+            assert_eq!(judge(&report(outcomes.clone()), is).map(|found| found.0), want, "{outcomes:?} {is:?}");
+        }
+        let mut closed = report(vec![answered("a")]);
+        closed.closed = Some(Outcome::Reset);
+        assert_eq!(judge(&closed, FlowExpect::Unbroken).map(|found| found.0), Some("flow-broken"));
+    }
+}

@@ -1,0 +1,200 @@
+//! The verb `state`: audits of what the candidate and the node look like from inside.
+
+use std::{collections::BTreeSet, net::{IpAddr, SocketAddr}, time::Duration};
+
+use probe::proto::{ConntrackEntry, DumpKind, now};
+use tokio::time::sleep;
+
+use super::super::attempt::{Attempt, Stop};
+use crate::scenario::{
+    Span,
+    doc::{HttpCheck, State},
+};
+
+/// What is remembered per node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Baseline {
+    /// Lines of the ruleset per node, without counters.
+    ruleset_lines: Vec<(String, usize)>,
+}
+
+const DEADLINE: Span = Span::millis(15_000);
+const UDP: u8 = 17;
+
+impl Attempt<'_> {
+    pub(in crate::run) async fn state(&mut self, step: &State) -> Result<(), Stop> {
+        if step.running {
+            self.findings.checked(true);
+            let missing: Vec<String> = self
+                .cluster
+                .instances()
+                .iter()
+                .filter(|instance| !instance.is_up() || instance.exited().is_some())
+                .map(|instance| instance.node.clone())
+                .collect();
+            if !missing.is_empty() {
+                self.findings.fail_with("not-running", "the candidate on every node", format!("none on {missing:?}"));
+            }
+        }
+        if step.no_stale_udp {
+            self.no_stale_udp().await?;
+        }
+        if let Some(check) = &step.http {
+            self.http(check).await?;
+        }
+        if let Some(name) = &step.baseline {
+            let baseline = self.take_baseline().await?;
+            self.baselines.insert(name.clone(), baseline);
+        }
+        if let Some(name) = &step.like {
+            self.like(name).await?;
+        }
+        Ok(())
+    }
+
+    /// No UDP entry may lead to an address that is no endpoint (kubernetes #139628 and its many forerunners).
+    async fn no_stale_udp(&mut self) -> Result<(), Stop> {
+        self.findings.checked(false);
+        let until = now() + DEADLINE.0.as_nanos() as u64;
+        loop {
+            let model = self.model()?;
+            let endpoints: BTreeSet<IpAddr> = model
+                .slices
+                .iter()
+                .flat_map(|slice| slice.endpoints())
+                .flat_map(|endpoint| endpoint.addresses.iter())
+                .filter_map(|address| oracle::parse_ip(address))
+                .collect();
+            let frontends: BTreeSet<SocketAddr> = oracle::frontends(&model)
+                .into_iter()
+                .filter(|frontend| frontend.protocol == oracle::Protocol::Udp)
+                .map(|frontend| SocketAddr::new(frontend.ip, frontend.port))
+                .collect();
+            let mut stale = Vec::new();
+            for node in self.cluster.stage().nodes() {
+                let entries = self.cluster.agent(&node.name)?.conntrack().await?;
+                stale.extend(entries.into_iter().filter(|entry| is_stale(entry, &endpoints, &frontends)));
+            }
+            if stale.is_empty() {
+                return Ok(());
+            }
+            if now() > until {
+                let some: Vec<String> = stale
+                    .iter()
+                    .take(3)
+                    .map(|entry| format!("{} -> {} answered by {}", entry.orig_src, entry.orig_dst, entry.reply_src))
+                    .collect();
+                self.findings.fail_with(
+                    "stale-conntrack",
+                    "no UDP conntrack entry to an address that is no endpoint",
+                    format!("{}: {}", stale.len(), some.join("; ")),
+                );
+                return Ok(());
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn http(&mut self, check: &HttpCheck) -> Result<(), Stop> {
+        self.findings.checked(check.status == 200);
+        let service = self.cluster.stage().get("Service", &check.health_check_of).map_err(Stop::infra)?;
+        let Some(port) = service["spec"]["healthCheckNodePort"].as_u64() else {
+            return Err(Stop::infra(format!("Service {} has no healthCheckNodePort", check.health_check_of)));
+        };
+        let node = self
+            .cluster
+            .stage()
+            .plan()
+            .node(&check.node)
+            .map(|node| IpAddr::from(node.ipv4))
+            .ok_or_else(|| Stop::infra(format!("unknown node '{}'", check.node)))?;
+        let target = SocketAddr::new(node, port as u16);
+        let agent = self.cluster.agent("outside")?;
+        let until = now() + check.deadline.unwrap_or(DEADLINE).0.as_nanos() as u64;
+        loop {
+            let problem = match agent.http_get(target, &check.path, 2_000).await {
+                Ok(answer) => http_problem(check, &answer),
+                Err(probe::client::AgentError::Closed) => return Err(Stop::infra("the outside agent is gone")),
+                Err(error) => Some(error.to_string()),
+            };
+            let Some(problem) = problem else {
+                let since = now().saturating_sub(self.last_change) as f64 / 1e6;
+                self.findings.measure("health check followed", "ms", since);
+                return Ok(());
+            };
+            if now() > until {
+                self.findings.fail_with(
+                    "health-check",
+                    format!("status {} from http://{target}{}", check.status, check.path),
+                    problem,
+                );
+                return Ok(());
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    async fn take_baseline(&self) -> Result<Baseline, Stop> {
+        let mut ruleset_lines = Vec::new();
+        for node in self.cluster.stage().nodes() {
+            let text = self.cluster.agent(&node.name)?.dump(DumpKind::Ruleset).await?;
+            ruleset_lines.push((node.name.clone(), text.lines().count()));
+        }
+        Ok(Baseline { ruleset_lines })
+    }
+
+    /// What was added must be gone again, given time.
+    async fn like(&mut self, name: &str) -> Result<(), Stop> {
+        let Some(want) = self.baselines.get(name).cloned() else {
+            return Err(Stop::infra(format!("no baseline '{name}' was taken")));
+        };
+        self.findings.checked(false);
+        let until = now() + DEADLINE.0.as_nanos() as u64;
+        loop {
+            let have = self.take_baseline().await?;
+            let grown = want.ruleset_lines.iter().zip(&have.ruleset_lines).any(|(want, have)| have.1 > want.1);
+            if !grown {
+                return Ok(());
+            }
+            if now() > until {
+                self.findings.fail_with(
+                    "ruleset-leak",
+                    format!("a ruleset no larger than at '{name}': {:?} lines", want.ruleset_lines),
+                    format!("{:?}", have.ruleset_lines),
+                );
+                return Ok(());
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+fn is_stale(entry: &ConntrackEntry, endpoints: &BTreeSet<IpAddr>, frontends: &BTreeSet<SocketAddr>) -> bool {
+    entry.protocol == UDP
+        && frontends.contains(&entry.orig_dst)
+        && entry.reply_src != entry.orig_dst
+        && !endpoints.contains(&entry.reply_src.ip())
+}
+
+fn http_problem(check: &HttpCheck, answer: &probe::proto::HttpResponse) -> Option<String> {
+    if answer.status != check.status {
+        return Some(format!("status {} with body {}", answer.status, answer.body.trim()));
+    }
+    for (name, value) in &check.headers {
+        let have = answer.headers.iter().find(|(have, _)| have.eq_ignore_ascii_case(name)).map(|(_, value)| value);
+        if have != Some(value) {
+            return Some(format!("header {name} is {have:?}, not {value}"));
+        }
+    }
+    if check.body.is_empty() {
+        return None;
+    }
+    let body: serde_json::Value = match serde_json::from_str(&answer.body) {
+        Ok(body) => body,
+        Err(error) => return Some(format!("the body is not JSON: {error}")),
+    };
+    check.body.iter().find_map(|(pointer, want)| {
+        let have = body.pointer(pointer);
+        (have != Some(want)).then(|| format!("{pointer} is {have:?}, not {want}"))
+    })
+}

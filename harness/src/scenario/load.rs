@@ -1,0 +1,424 @@
+//! From YAML text to cases: matrix expansion, substitution, typed reading.
+//!
+//! Substitution works on the text, before it is read as a document, so that every message carries the line the
+//! author wrote. A variable is `$(name)`; see [`variables`] for what there is.
+
+use std::{collections::BTreeMap, fmt, path::Path, sync::Arc};
+
+use netlab::{plan::Plan, topology as lab};
+use serde::Deserialize;
+
+use super::doc::{AxisValue, Scenario, Topology};
+
+/// A problem in a document, with its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Path of the file as the user knows it.
+    pub file: Arc<str>,
+    /// 1-based line; 0 when the problem is the file as a whole.
+    pub line: u64,
+    /// What is wrong and what was expected.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => write!(f, "{}: {}", self.file, self.message),
+            line => write!(f, "{}:{line}: {}", self.file, self.message),
+        }
+    }
+}
+
+impl std::error::Error for Problem {}
+
+/// A document that was read as far as its list of cases.
+#[derive(Clone, Debug)]
+pub struct Document {
+    /// Path of the file as the user knows it.
+    pub file: Arc<str>,
+    /// The text.
+    pub text: Arc<str>,
+    /// What is the same in every case.
+    pub header: Header,
+    /// The combinations of the matrix, in the order of the document.
+    pub cases: Vec<CaseKey>,
+}
+
+/// The part of a document that plans and lists need.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Header {
+    /// See [`Scenario::id`].
+    pub id: String,
+    /// See [`Scenario::title`].
+    pub title: String,
+    /// See [`Scenario::description`].
+    #[serde(default)]
+    pub description: Option<String>,
+    /// See [`Scenario::requirement`].
+    pub requirement: Vec<String>,
+    /// See [`Scenario::level`].
+    #[serde(default)]
+    pub level: super::doc::Level,
+    /// See [`Scenario::features`].
+    #[serde(default)]
+    pub features: Vec<super::doc::Feature>,
+    /// See [`Scenario::covers`].
+    #[serde(default)]
+    pub covers: Vec<String>,
+    /// See [`Scenario::matrix`].
+    #[serde(default)]
+    pub matrix: BTreeMap<String, Vec<AxisValue>>,
+    #[serde(default)]
+    exclude: Vec<BTreeMap<String, AxisValue>>,
+    #[serde(default)]
+    case: Option<BTreeMap<String, String>>,
+    /// See [`Scenario::seed`].
+    #[serde(default)]
+    pub seed: Option<u64>,
+}
+
+/// One combination of a document's matrix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaseKey {
+    /// `scenario[value,value]`, values in the alphabetical order of their axes; never changes.
+    pub id: String,
+    /// Axis -> value.
+    pub axes: BTreeMap<String, String>,
+}
+
+/// A case, ready to run.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// Stable id.
+    pub key: CaseKey,
+    /// File it came from.
+    pub file: Arc<str>,
+    /// The document with everything substituted; running it again runs this very case.
+    pub text: String,
+    /// The typed document.
+    pub scenario: Scenario,
+    /// Addresses of the world.
+    pub plan: Plan,
+}
+
+/// Reads documents from a file on disk.
+pub fn read_file(path: &Path) -> Result<Vec<Document>, Problem> {
+    let name: Arc<str> = path.display().to_string().into();
+    let text = std::fs::read_to_string(path).map_err(|error| Problem {
+        file: name.clone(),
+        line: 0,
+        message: format!("cannot be read: {error}"),
+    })?;
+    read_documents(&name, &text)
+}
+
+/// Reads the documents of a text: one file may hold several, separated by `---`.
+pub fn read_documents(file: &str, text: &str) -> Result<Vec<Document>, Problem> {
+    let file: Arc<str> = file.into();
+    let mut documents = Vec::new();
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let mut start = 0;
+    for at in 0..=lines.len() {
+        if at == lines.len() || lines[at].trim_end() == "---" {
+            let body: String = lines[start..at].concat();
+            if body.lines().any(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#')) {
+                // Empty lines in front keep the line numbers of the file.
+                let padded = "\n".repeat(start) + &body;
+                documents.push(read_document(&file, padded)?);
+            }
+            start = at + 1;
+        }
+    }
+    if documents.is_empty() {
+        return Err(Problem {
+            file,
+            line: 0,
+            message: "holds no scenario document".into(),
+        });
+    }
+    Ok(documents)
+}
+
+fn read_document(file: &Arc<str>, text: String) -> Result<Document, Problem> {
+    let header: Header = parse(file, &text)?;
+    if !is_kebab(&header.id) {
+        return Err(at_key(file, &text, "id", format!("'{}' is not a scenario id: use lower-case letters, digits and dashes", header.id)));
+    }
+    for axis in header.matrix.keys() {
+        if !axis.chars().all(|c| c.is_ascii_alphanumeric()) {
+            return Err(at_key(file, &text, "matrix", format!("'{axis}' is not an axis name: use letters and digits")));
+        }
+    }
+    if let Some((axis, _)) = header.matrix.iter().find(|(_, values)| values.is_empty()) {
+        return Err(at_key(file, &text, "matrix", format!("axis '{axis}' has no value, so there would be no case")));
+    }
+    for excluded in header.exclude.iter().flat_map(|entry| entry.keys()) {
+        if !header.matrix.contains_key(excluded) {
+            return Err(at_key(file, &text, "exclude", format!("'{excluded}' is not an axis of the matrix")));
+        }
+    }
+    if header.requirement.is_empty() {
+        return Err(at_key(file, &text, "requirement", "names no requirement: a scenario proves at least one".into()));
+    }
+    let cases = expand(&header);
+    if cases.is_empty() {
+        return Err(at_key(file, &text, "matrix", "no case is left: every combination is excluded".into()));
+    }
+    Ok(Document {
+        file: file.clone(),
+        text: text.into(),
+        header,
+        cases,
+    })
+}
+
+fn is_kebab(id: &str) -> bool {
+    !id.is_empty()
+        && !id.starts_with('-')
+        && !id.ends_with('-')
+        && id.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+}
+
+fn expand(header: &Header) -> Vec<CaseKey> {
+    let mut combinations = vec![BTreeMap::new()];
+    for (axis, values) in &header.matrix {
+        combinations = combinations
+            .into_iter()
+            .flat_map(|combination| {
+                values.iter().map(move |value| {
+                    let mut next = combination.clone();
+                    next.insert(axis.clone(), value.to_string());
+                    next
+                })
+            })
+            .collect();
+    }
+    combinations
+        .into_iter()
+        .filter(|axes: &BTreeMap<String, String>| {
+            let excluded = header
+                .exclude
+                .iter()
+                .any(|entry| entry.iter().all(|(axis, value)| axes.get(axis) == Some(&value.to_string())));
+            let wanted = header.case.as_ref().is_none_or(|only| only == axes);
+            !excluded && wanted
+        })
+        .map(|axes| {
+            let values: Vec<&str> = axes.values().map(String::as_str).collect();
+            let id = if values.is_empty() {
+                header.id.clone()
+            } else {
+                format!("{}[{}]", header.id, values.join(","))
+            };
+            CaseKey { id, axes }
+        })
+        .collect()
+}
+
+impl Document {
+    /// Makes one of the document's cases ready to run.
+    pub fn resolve(&self, key: &CaseKey) -> Result<Case, Problem> {
+        let text = self.substitute(&self.text, |name| axis_variable(&key.axes, name), true)?;
+        let topology: TopologyOnly = parse(&self.file, &text)?;
+        let plan = Plan::new(&topology.topology.lab())
+            .map_err(|error| at_key(&self.file, &text, "topology", error.to_string()))?;
+        let family = key.axes.get("family").map_or("ipv4", String::as_str);
+        let text = self.substitute(&text, |name| plan_variable(&plan, family, name), false)?;
+        let scenario: Scenario = parse(&self.file, &text)?;
+        super::validate::validate(&self.file, &scenario, key).inspect_err(|problem| {
+            tracing::debug!(%problem, "rejected a scenario");
+        })?;
+        let document = with_case(&text, key);
+        Ok(Case {
+            key: key.clone(),
+            file: self.file.clone(),
+            text: document,
+            scenario,
+            plan,
+        })
+    }
+
+    /// Replaces `$(name)` in everything but comments. With `lenient`, unknown names stay for the next pass.
+    fn substitute(
+        &self,
+        text: &str,
+        lookup: impl Fn(&str) -> Option<String>,
+        lenient: bool,
+    ) -> Result<String, Problem> {
+        let mut out = String::with_capacity(text.len());
+        for (number, line) in text.split_inclusive('\n').enumerate() {
+            if line.trim_start().starts_with('#') {
+                out.push_str(line);
+                continue;
+            }
+            let mut rest = line;
+            while let Some(at) = rest.find("$(") {
+                out.push_str(&rest[..at]);
+                let after = &rest[at + 2..];
+                let end = after.find(')').ok_or_else(|| Problem {
+                    file: self.file.clone(),
+                    line: number as u64 + 1,
+                    message: "'$(' without ')'".into(),
+                })?;
+                let name = &after[..end];
+                match lookup(name) {
+                    Some(value) => out.push_str(&value),
+                    None if lenient => out.push_str(&rest[at..at + 2 + end + 1]),
+                    None => {
+                        return Err(Problem {
+                            file: self.file.clone(),
+                            line: number as u64 + 1,
+                            message: format!(
+                                "unknown variable '$({name})': an axis of the matrix, pod.NAME.ip, node.NAME.ip, outside.NODE.ip, externalIP.N, loadBalancerIP.N or serviceIP.N (each also with .ipv4 or .ipv6 instead of the case's family)"
+                            ),
+                        });
+                    }
+                }
+                rest = &after[end + 1..];
+            }
+            out.push_str(rest);
+        }
+        Ok(out)
+    }
+}
+
+#[derive(Deserialize)]
+struct TopologyOnly {
+    #[serde(default)]
+    topology: Topology,
+}
+
+impl Topology {
+    /// The part of the topology that is wires and namespaces. Pods that start later are planned too, so that their
+    /// addresses are known from the beginning.
+    pub fn lab(&self) -> lab::Topology {
+        lab::Topology {
+            nodes: self
+                .nodes
+                .iter()
+                .map(|node| lab::NodeSpec {
+                    name: node.name.clone(),
+                    zone: node.zone.clone(),
+                    networks: node.networks.clone(),
+                })
+                .collect(),
+            pods: self.pods.iter().map(super::doc::Pod::lab).collect(),
+            outside: Some(lab::OutsideSpec { mtu: self.outside.mtu }),
+            clients: self
+                .clients
+                .iter()
+                .map(|client| lab::ClientSpec {
+                    name: client.name.clone(),
+                    network: client.network.clone(),
+                })
+                .collect(),
+        }
+    }
+}
+
+impl super::doc::Pod {
+    /// The pod as the lab knows it.
+    pub fn lab(&self) -> lab::PodSpec {
+        lab::PodSpec {
+            name: self.name.clone(),
+            node: self.node.clone(),
+            host_network: self.host_network,
+        }
+    }
+}
+
+/// Variables that follow from the axes alone.
+fn axis_variable(axes: &BTreeMap<String, String>, name: &str) -> Option<String> {
+    if let Some(value) = axes.get(name) {
+        return Some(value.clone());
+    }
+    let text = match name {
+        "ipFamily" => match axes.get("family")?.as_str() {
+            "ipv4" => "IPv4",
+            "ipv6" => "IPv6",
+            _ => return None,
+        },
+        "addressType" => return axis_variable(axes, "ipFamily"),
+        "proto" => return Some(axes.get("protocol")?.to_lowercase()),
+        _ => return None,
+    };
+    Some(text.into())
+}
+
+/// Variables that follow from the address plan. `family` is the case's.
+fn plan_variable(plan: &Plan, family: &str, name: &str) -> Option<String> {
+    let parts: Vec<&str> = name.split('.').collect();
+    let family_of = |part: &str| match part {
+        "ip" => Some(family == "ipv6"),
+        "ipv4" => Some(false),
+        "ipv6" => Some(true),
+        _ => None,
+    };
+    let pick = |six: bool, v4: std::net::Ipv4Addr, v6: std::net::Ipv6Addr| {
+        if six { v6.to_string() } else { v4.to_string() }
+    };
+    match parts.as_slice() {
+        ["pod", pod, part] => {
+            let addresses = plan.pod(pod)?;
+            Some(pick(family_of(part)?, addresses.ipv4, addresses.ipv6))
+        }
+        ["node", node, part] => {
+            let addresses = plan.node(node)?;
+            Some(pick(family_of(part)?, addresses.ipv4, addresses.ipv6))
+        }
+        ["node", node, network, part] => {
+            let (v4, v6) = plan.node(node)?.extra.get(*network)?;
+            Some(pick(family_of(part)?, *v4, *v6))
+        }
+        ["outside", node, part] => {
+            let addresses = plan.outside(node)?;
+            Some(pick(family_of(part)?, addresses.ipv4, addresses.ipv6))
+        }
+        [kind @ ("externalIP" | "loadBalancerIP" | "serviceIP"), rest @ ..] => {
+            let number: u16 = rest.first()?.parse().ok()?;
+            let six = family_of(rest.get(1).copied().unwrap_or("ip"))?;
+            let family = if six { oracle::Family::Ipv6 } else { oracle::Family::Ipv4 };
+            let address = match *kind {
+                "externalIP" => super::addresses::external_ip(number, family),
+                "loadBalancerIP" => super::addresses::load_balancer_ip(number, family),
+                _ => super::addresses::service_ip(number, family),
+            };
+            Some(address.to_string())
+        }
+        _ => None,
+    }
+}
+
+/// The document text that reruns exactly this case: the substituted text plus a `case` restriction.
+fn with_case(text: &str, key: &CaseKey) -> String {
+    let text = text.trim_start_matches('\n');
+    if key.axes.is_empty() || text.lines().any(|line| line.starts_with("case:")) {
+        return text.to_owned();
+    }
+    let axes = serde_json::to_string(&key.axes).expect("a map of strings is JSON");
+    format!("{}\ncase: {axes}\n", text.trim_end())
+}
+
+/// Reads one document; the error names its line.
+pub fn parse<T: for<'de> Deserialize<'de>>(file: &Arc<str>, text: &str) -> Result<T, Problem> {
+    serde_saphyr::from_str(text).map_err(|error| Problem {
+        file: file.clone(),
+        line: error.location().map_or(0, |location| location.line()),
+        message: error.render().trim_end().to_owned(),
+    })
+}
+
+/// A problem at the line of a top-level key.
+pub fn at_key(file: &Arc<str>, text: &str, key: &str, message: String) -> Problem {
+    let line = text
+        .lines()
+        .position(|line| line.strip_prefix(key).is_some_and(|rest| rest.starts_with(':')))
+        .map_or(0, |index| index as u64 + 1);
+    Problem {
+        file: file.clone(),
+        line,
+        message,
+    }
+}

@@ -1,0 +1,203 @@
+//! Rules of scenario documents that their types cannot express.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{
+    doc::{FlowExpect, OneOrMany, Scenario, Step, Target},
+    load::{CaseKey, Problem},
+};
+
+/// Checks a substituted document for one case.
+pub fn validate(file: &Arc<str>, scenario: &Scenario, key: &CaseKey) -> Result<(), Problem> {
+    let problem = |line: u64, message: String| Problem { file: file.clone(), line, message };
+    let pods: BTreeSet<&str> = scenario.topology.pods.iter().map(|pod| pod.name.as_str()).collect();
+    let nodes: BTreeSet<&str> = scenario.topology.nodes.iter().map(|node| node.name.as_str()).collect();
+    let clients: BTreeSet<&str> = scenario.topology.clients.iter().map(|client| client.name.as_str()).collect();
+    let source = |name: &str| {
+        pods.contains(name)
+            || nodes.contains(name)
+            || clients.contains(name)
+            || matches!(name, "all" | "outside")
+            || name.strip_prefix("outside/").is_some_and(|node| nodes.contains(node))
+    };
+    if scenario.steps.is_empty() {
+        return Err(problem(0, format!("scenario '{}' has no steps", scenario.id)));
+    }
+    let mut flows: BTreeSet<&str> = BTreeSet::new();
+    let mut saved: BTreeSet<&str> = BTreeSet::new();
+    for step in &scenario.steps {
+        let line = step.referenced.line();
+        let step = &step.value;
+        let bad = |message: String| Err(problem(line, message));
+        let verbs = verbs(step);
+        if verbs.len() != 1 {
+            let found = if verbs.is_empty() { "none".to_owned() } else { verbs.join(" and ") };
+            return bad(format!("a step has exactly one verb, this one has {found}"));
+        }
+        for axis in step.when.keys() {
+            if !key.axes.contains_key(axis) {
+                return bad(format!("'when' names '{axis}', which is not an axis of the matrix"));
+            }
+        }
+        let (from, to) = sources_and_targets(step);
+        for name in from {
+            if !source(name) {
+                return bad(format!("unknown source '{name}': a pod, node or client of the topology, outside, outside/NODE or all"));
+            }
+        }
+        for target in to {
+            if let Err(message) = check_target(target, &pods, &nodes) {
+                return bad(message);
+            }
+        }
+        if let Some(action) = &step.pod
+            && let Some(name) = action.name.as_slice().iter().find(|name| !pods.contains(name.as_str()))
+        {
+            return bad(format!("unknown pod '{name}'"));
+        }
+        if let Some(probe) = &step.probe {
+            if let Some(name) = &probe.same_as
+                && !saved.contains(name.as_str())
+            {
+                return bad(format!("'sameAs: {name}' refers to no earlier probe with 'save: {name}'"));
+            }
+            if let Some(name) = &probe.save {
+                saved.insert(name);
+            }
+            if let super::doc::Expect::Endpoints(names) = &probe.expect
+                && let Some(name) = names.iter().find(|name| !pods.contains(name.as_str()))
+            {
+                return bad(format!("'expect' names the unknown pod '{name}'"));
+            }
+        }
+        if let Some(flow) = &step.flow {
+            let given = [&flow.start, &flow.expect, &flow.stop];
+            if given.iter().filter(|name| name.is_some()).count() != 1 {
+                return bad("a flow step has exactly one of start, expect and stop".into());
+            }
+            if let Some(name) = &flow.start {
+                if flow.kind.is_none() || flow.from.is_none() || flow.to.is_none() {
+                    return bad(format!("flow '{name}' needs kind, from and to"));
+                }
+                flows.insert(name);
+            }
+            if let Some(name) = flow.expect.as_ref().or(flow.stop.as_ref())
+                && !flows.contains(name.as_str())
+            {
+                return bad(format!("flow '{name}' was not started"));
+            }
+            if flow.expect.is_some() && flow.is.is_none() {
+                return bad("'expect' needs 'is': model, unbroken, noLoss or closed".into());
+            }
+            if flow.stop.is_some() && flow.is == Some(FlowExpect::Model) {
+                return bad("'stop' judges what was, so 'is: model' belongs to 'expect'".into());
+            }
+        }
+        if let Some(fault) = &step.fault {
+            let given = [fault.proxy.is_some(), fault.node.is_some(), fault.api.is_some()];
+            if given.iter().filter(|given| **given).count() != 1 {
+                return bad("a fault has exactly one of proxy, node and api".into());
+            }
+            if let Some(on) = &fault.on
+                && let Some(node) = on.as_slice().iter().find(|node| !nodes.contains(node.as_str()))
+            {
+                return bad(format!("unknown node '{node}'"));
+            }
+        }
+    }
+    let asserts = scenario.steps.iter().any(|step| {
+        let step = &step.value;
+        step.probe.is_some()
+            || step.converge.is_some()
+            || step.hold.is_some()
+            || step.state.is_some()
+            || step.flow.as_ref().is_some_and(|flow| flow.is.is_some())
+    });
+    if !asserts {
+        return Err(problem(0, format!("scenario '{}' asserts nothing: it has no probe, converge, hold, state or judged flow", scenario.id)));
+    }
+    Ok(())
+}
+
+fn check_target(target: &Target, pods: &BTreeSet<&str>, nodes: &BTreeSet<&str>) -> Result<(), String> {
+    if let Some(node) = &target.node
+        && !nodes.contains(node.as_str())
+    {
+        return Err(format!("unknown node '{node}'"));
+    }
+    if let Some(pod) = &target.pod
+        && !pods.contains(pod.as_str())
+    {
+        return Err(format!("unknown pod '{pod}'"));
+    }
+    if let Some(address) = &target.address
+        && address.parse::<std::net::IpAddr>().is_err()
+    {
+        return Err(format!("'{address}' is not an IP address"));
+    }
+    let literal = target.address.is_some() || target.pod.is_some();
+    if target.address.is_some() && target.pod.is_some() {
+        return Err("a destination is either an address or a pod".into());
+    }
+    if literal && (target.service.is_some() || target.frontend.is_some() || target.node.is_some()) {
+        return Err("an address or pod is a destination by itself: leave out service, frontend and node".into());
+    }
+    if literal && !matches!(target.port, Some(super::doc::PortRef::Number(_))) {
+        return Err("an address or pod needs a port number".into());
+    }
+    Ok(())
+}
+
+fn verbs(step: &Step) -> Vec<&'static str> {
+    [
+        ("apply", step.apply.is_some()),
+        ("patch", step.patch.is_some()),
+        ("delete", step.delete.is_some()),
+        ("pod", step.pod.is_some()),
+        ("probe", step.probe.is_some()),
+        ("flow", step.flow.is_some()),
+        ("converge", step.converge.is_some()),
+        ("hold", step.hold.is_some()),
+        ("fault", step.fault.is_some()),
+        ("inject", step.inject.is_some()),
+        ("state", step.state.is_some()),
+    ]
+    .into_iter()
+    .filter_map(|(verb, given)| given.then_some(verb))
+    .collect()
+}
+
+impl Step {
+    /// The step's verb.
+    pub fn verb(&self) -> &'static str {
+        verbs(self).first().copied().unwrap_or("nothing")
+    }
+
+    /// Whether the step belongs to the case.
+    pub fn applies(&self, key: &CaseKey) -> bool {
+        self.when.iter().all(|(axis, values)| {
+            key.axes
+                .get(axis)
+                .is_some_and(|have| values.as_slice().iter().any(|value| value.to_string() == *have))
+        })
+    }
+}
+
+fn sources_and_targets(step: &Step) -> (Vec<&String>, Vec<&Target>) {
+    fn list<'a, T>(values: Option<&'a OneOrMany<T>>) -> Vec<&'a T> {
+        values.map_or(Vec::new(), |values| values.as_slice().iter().collect())
+    }
+    let (from, to) = if let Some(probe) = &step.probe {
+        (Some(&probe.from), Some(&probe.to))
+    } else if let Some(converge) = &step.converge {
+        (Some(&converge.from), Some(&converge.to))
+    } else if let Some(hold) = &step.hold {
+        (Some(&hold.from), Some(&hold.to))
+    } else {
+        (None, None)
+    };
+    if let Some(flow) = &step.flow {
+        return (flow.from.iter().collect(), flow.to.iter().collect());
+    }
+    (list(from), list(to))
+}
