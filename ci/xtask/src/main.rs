@@ -65,15 +65,18 @@ fn test(steps: &mut Steps, profile: &str, nextest: &[OsString]) -> anyhow::Resul
     summary::forget(&junit_path())?;
     install_nextest(steps)?;
     let all_warnings_are_errors = ["--", "--deny", "warnings"];
-    steps.run(Step::new("formatting", cargo(["fmt", "--all", "--check"])))?;
+    steps.run(Step::new(
+        "check formatting",
+        cargo(["fmt", "--all", "--check"]),
+    ))?;
     let mut clippy = cargo(["clippy", "--workspace", "--all-targets"]);
     clippy.args(all_warnings_are_errors);
-    steps.run(Step::new("clippy", clippy))?;
+    steps.run(Step::new("run clippy", clippy))?;
     let docs = cargo(["test", "--workspace", "--doc", "--quiet"]);
-    steps.run(Step::new("doc tests", docs))?;
+    steps.run(Step::new("run doc tests", docs))?;
     let mut tests = cargo(["nextest", "run", "--workspace", "--profile", profile]);
     tests.args(nextest);
-    steps.run(Step::new("tests", tests))
+    steps.run(Step::new("run tests", tests))
 }
 
 /// The harness against the proxy that must pass, and against the one that must not: a gate that cannot say no is none.
