@@ -146,12 +146,14 @@ impl Kept {
             };
             (link_name(frame.link), kind)
         });
-        self.bytes += frame.data.len() + OVERHEAD;
+        // Frames have room for somewhat more than was asked for.
+        let data = &frame.data[..frame.data.len().min(self.snaplen as usize)];
+        self.bytes += data.len() + OVERHEAD;
         self.packets.push_back(Packet {
             link: frame.link,
             time: frame.time,
             length: frame.length,
-            data: frame.data.to_vec(),
+            data: data.to_vec(),
         });
         while self.bytes > limit
             && let Some(oldest) = self.packets.pop_front()

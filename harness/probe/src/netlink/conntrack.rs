@@ -18,7 +18,7 @@ const DELETE: u8 = 2;
 
 /// Every entry of the namespace, sorted. Entries without addresses (of unknown kinds) are left out.
 pub(crate) fn entries() -> anyhow::Result<Vec<ConntrackEntry>> {
-    let mut netlink = Netlink::open(netlink_sys::protocols::NETLINK_NETFILTER as isize)?;
+    let mut netlink = Netlink::open(netlink_sys::protocols::NETLINK_NETFILTER)?;
     let mut entries = Vec::new();
     let kind = netfilter_kind(NFNL_SUBSYS_CTNETLINK, GET);
     // The kernel never marks these dumps as interrupted; the table changes all the time.
@@ -45,7 +45,7 @@ pub(crate) fn entries() -> anyhow::Result<Vec<ConntrackEntry>> {
 
 /// Removes every entry of the namespace.
 pub(crate) fn flush() -> anyhow::Result<()> {
-    let mut netlink = Netlink::open(netlink_sys::protocols::NETLINK_NETFILTER as isize)?;
+    let mut netlink = Netlink::open(netlink_sys::protocols::NETLINK_NETFILTER)?;
     let kind = netfilter_kind(NFNL_SUBSYS_CTNETLINK, DELETE);
     match netlink.request(kind, 0, &netfilter_payload(libc::AF_UNSPEC as u8, &[])) {
         // An empty table on some kernels.

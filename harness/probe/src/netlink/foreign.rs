@@ -27,7 +27,7 @@ const TYPE_IPADDR: u32 = 7;
 const TYPE_INET_SERVICE: u32 = 13;
 
 fn open() -> io::Result<Netlink> {
-    Netlink::open(netlink_sys::protocols::NETLINK_NETFILTER as isize)
+    Netlink::open(netlink_sys::protocols::NETLINK_NETFILTER)
 }
 
 fn message(kind: u8, family: u8, attributes: &[DefaultNla]) -> Message {

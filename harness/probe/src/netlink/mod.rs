@@ -31,6 +31,9 @@ pub(crate) struct Netlink {
     buffer: Vec<u8>,
 }
 
+/// Messages of a dump: type and payload.
+pub(crate) type Dumped = Vec<(u16, Vec<u8>)>;
+
 /// A message to send: type, flags besides `NLM_F_REQUEST`, and what follows the netlink header.
 pub(crate) struct Message {
     pub kind: u16,
@@ -119,11 +122,7 @@ impl Netlink {
     }
 
     /// Dumps into a list, again when interrupted, at most ten times. The flag tells whether the last was interrupted too.
-    pub fn dump_all(
-        &mut self,
-        kind: u16,
-        payload: &[u8],
-    ) -> io::Result<(Vec<(u16, Vec<u8>)>, bool)> {
+    pub fn dump_all(&mut self, kind: u16, payload: &[u8]) -> io::Result<(Dumped, bool)> {
         let mut tries = 0;
         loop {
             tries += 1;

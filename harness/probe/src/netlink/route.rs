@@ -19,8 +19,7 @@ use super::Netlink;
 
 /// An rtnetlink socket in the namespace of the calling thread.
 pub(crate) fn open() -> anyhow::Result<Netlink> {
-    Netlink::open(netlink_sys::protocols::NETLINK_ROUTE as isize)
-        .context("cannot open an rtnetlink socket")
+    Netlink::open(netlink_sys::protocols::NETLINK_ROUTE).context("cannot open an rtnetlink socket")
 }
 
 fn request(netlink: &mut Netlink, message: RouteNetlinkMessage, flags: u16) -> std::io::Result<()> {
@@ -158,23 +157,29 @@ pub(crate) fn link_set(
 
 /// Makes a veth pair, both ends up.
 pub(crate) fn veth_add(netlink: &mut Netlink, name: &str, peer: &str) -> std::io::Result<()> {
-    let up = |name: &str| {
+    let end = |name: &str| {
         let mut message = LinkMessage::default();
-        message.header.flags = LinkFlags::Up;
-        message.header.change_mask = LinkFlags::Up;
         message.attributes.push(LinkAttribute::IfName(name.into()));
         message
     };
-    let mut message = up(name);
+    let mut message = end(name);
     message.attributes.push(LinkAttribute::LinkInfo(vec![
         LinkInfo::Kind(InfoKind::Veth),
-        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(up(peer)))),
+        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(end(peer)))),
     ]));
     request(
         netlink,
         RouteNetlinkMessage::NewLink(message),
         NLM_F_CREATE | NLM_F_EXCL,
-    )
+    )?;
+    // An end cannot be made as up: the kernel brings it up before it knows its peer.
+    for name in [name, peer] {
+        let mut message = end(name);
+        message.header.flags = LinkFlags::Up;
+        message.header.change_mask = LinkFlags::Up;
+        request(netlink, RouteNetlinkMessage::SetLink(message), 0)?;
+    }
+    Ok(())
 }
 
 /// Deletes a link by name; one that is not there is fine.

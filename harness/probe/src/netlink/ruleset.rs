@@ -51,7 +51,7 @@ pub(crate) fn dump() -> anyhow::Result<String> {
 }
 
 fn read() -> anyhow::Result<(BTreeMap<Key, Table>, bool)> {
-    let mut netlink = Netlink::open(netlink_sys::protocols::NETLINK_NETFILTER as isize)?;
+    let mut netlink = Netlink::open(netlink_sys::protocols::NETLINK_NETFILTER)?;
     let mut consistent = true;
     let mut fetch = |kind: u8,
                      family: u8,
