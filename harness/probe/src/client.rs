@@ -369,14 +369,14 @@ impl Drop for Forget<'_> {
 /// The longest time a call may take: what the request allows itself, plus a grace for a busy machine.
 pub fn deadline(request: &Request) -> Duration {
     let own = match request {
-        Request::Connect(spec) => spec_time(spec),
+        Request::Connect(spec) => spec_time(spec) + crate::connect::queueing(spec),
         Request::ConnectMany(specs) => {
             let longest = specs.iter().map(spec_time).max().unwrap_or_default();
             let all: Duration = specs
                 .iter()
                 .map(|s| Duration::from_millis(s.timeout_ms.into()) * s.count)
                 .sum();
-            longest + all / MANY_AT_ONCE as u32
+            longest + all / MANY_AT_ONCE as u32 + specs.iter().map(crate::connect::queueing).sum()
         }
         Request::FlowStop { .. } => FLOW_STOP_WAIT,
         Request::HttpGet { timeout_ms, .. } => Duration::from_millis((*timeout_ms).into()),

@@ -21,6 +21,37 @@ use crate::client::MANY_AT_ONCE;
 use crate::proto::*;
 use crate::{sys, wire};
 
+/// Packets of UDP requests an agent has under way at the same time. A server's receive buffer takes a few hundred, and all agents of a
+/// world may ask one server while it waits for a core: without a limit the harness would lose datagrams by itself.
+const UNANSWERED_PACKETS: u32 = 32;
+static UNANSWERED: Semaphore = Semaphore::const_new(UNANSWERED_PACKETS as usize);
+
+/// After this time a datagram counts as taken or lost, and others may be sent; its own timeout goes on.
+const UNANSWERED_FOR: Duration = Duration::from_millis(50);
+
+/// Packets that one attempt sends, at most all that may be under way.
+fn packets(spec: &ConnectSpec) -> u32 {
+    let bytes = spec.exact.unwrap_or(spec.payload).max(spec.reply);
+    spec.back_to_back
+        .max(1)
+        .saturating_mul(1 + bytes / 1400)
+        .min(UNANSWERED_PACKETS)
+}
+
+/// The longest time that the limit on packets under way can add to a specification.
+pub(crate) fn queueing(spec: &ConnectSpec) -> Duration {
+    match spec.protocol {
+        Protocol::Udp => {
+            UNANSWERED_FOR
+                * spec
+                    .count
+                    .saturating_mul(packets(spec))
+                    .div_ceil(UNANSWERED_PACKETS / 2)
+        }
+        _ => Duration::ZERO,
+    }
+}
+
 /// Runs one specification.
 pub(crate) async fn connect(spec: &ConnectSpec) -> ConnectReport {
     run(spec, None).await
@@ -45,7 +76,19 @@ async fn run(spec: &ConnectSpec, slots: Option<Arc<Semaphore>>) -> ConnectReport
                     Some(slots) => slots.acquire().await.ok(),
                     None => None,
                 };
-                attempt(spec, n, "", 0).await.0
+                let attempt = attempt(spec, n, "", 0);
+                if spec.protocol != Protocol::Udp {
+                    return attempt.await.0;
+                }
+                let share = UNANSWERED.acquire_many(packets(spec)).await;
+                let mut attempt = std::pin::pin!(attempt);
+                match tokio::time::timeout(UNANSWERED_FOR, &mut attempt).await {
+                    Ok(answered) => answered.0,
+                    Err(_) => {
+                        drop(share);
+                        attempt.await.0
+                    }
+                }
             }
         })
         .buffered(parallel)

@@ -118,7 +118,8 @@ pub struct ConnectSpec {
     /// Firewall mark of the socket.
     #[serde(default)]
     pub mark: Option<u32>,
-    /// UDP: datagrams sent back-to-back on the fresh socket; 0 means 1. The first answer counts.
+    /// UDP: datagrams sent back-to-back on the fresh socket; 0 means 1. Every one of them must be answered; the outcome is that of
+    /// the first answer, and [`Outcome::TimedOut`] when one is missing.
     #[serde(default)]
     pub back_to_back: u32,
     /// Makes the request exactly this many bytes (UDP: of the datagram's payload; TCP: of the stream), in place of
@@ -198,7 +199,8 @@ pub enum Outcome {
         /// Its text.
         message: String,
     },
-    /// The request could not be sent (such as `EMSGSIZE`, or a source address or port that cannot be bound).
+    /// The request could not be sent (such as `EMSGSIZE`, a source address or port that cannot be bound, or `EPERM` when the
+    /// namespace's own ruleset drops a datagram on its way out).
     SendFailed {
         /// The error number.
         errno: i32,
@@ -245,7 +247,7 @@ impl Outcome {
 pub struct Attempt {
     /// When it began.
     pub at: u64,
-    /// The client's own address, when it got one.
+    /// The client's own address, when it got one. Of an unconnected UDP socket only the port is known unless an address was asked for.
     pub source: Option<SocketAddr>,
     /// Microseconds to connect (TCP) or from request to answer (UDP); for failures, until the failure.
     pub latency_us: u64,

@@ -166,6 +166,8 @@ fn bind(spec: &Listener, addr: SocketAddr) -> io::Result<Bound> {
         } else {
             sys::set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1i32)?;
         }
+        // The kernel gives as much as the machine allows, usually twice the default.
+        let _ = socket.set_recv_buffer_size(4 << 20);
         socket.bind(&addr.into())?;
         Ok(Bound::Datagram(UdpSocket::from_std(socket.into())?))
     } else {
