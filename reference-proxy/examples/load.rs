@@ -73,7 +73,9 @@ fn main() -> std::io::Result<()> {
 
     let start = Instant::now();
     let mut state = State::new(Surroundings::default());
-    let keys: Vec<Arc<str>> = (0..services).map(|n| format!("bench/s{n}").into()).collect();
+    let keys: Vec<Arc<str>> = (0..services)
+        .map(|n| format!("bench/s{n}").into())
+        .collect();
     for (number, key) in keys.iter().enumerate() {
         state.set_service(key, Some(service(number as u32)));
         state.set_slice(key, Some(slice(key, number as u32, endpoints, 0)));

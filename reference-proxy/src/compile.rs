@@ -250,7 +250,11 @@ impl OneFrontend<'_> {
     ) {
         let verdict = if targets.is_empty() {
             // A policy that finds nothing on this node is no reason to tell the client that the Service is gone.
-            if nowhere { Verdict::Refuse } else { Verdict::Drop }
+            if nowhere {
+                Verdict::Refuse
+            } else {
+                Verdict::Drop
+            }
         } else {
             Verdict::Balance {
                 view,
@@ -266,11 +270,15 @@ impl OneFrontend<'_> {
             View::Common => SetKind::Endpoints,
             View::External => SetKind::ExternalEndpoints,
         };
-        out.own
-            .extend(targets.iter().enumerate().map(|(slot, (ip, port))| Element {
-                data: Data::Endpoint(*ip, *port),
-                ..element(map, Key::Slot(slot as u32, self.frontend))
-            }));
+        out.own.extend(
+            targets
+                .iter()
+                .enumerate()
+                .map(|(slot, (ip, port))| Element {
+                    data: Data::Endpoint(*ip, *port),
+                    ..element(map, Key::Slot(slot as u32, self.frontend))
+                }),
+        );
     }
 }
 

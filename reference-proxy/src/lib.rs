@@ -6,9 +6,13 @@
 //!
 //! Nothing here depends on the harness; to the harness this is a candidate like any other. `README.md` explains the packet path.
 
+pub mod addresses;
+pub mod backend;
+mod cli;
 pub mod compile;
 pub mod conntrack;
 pub mod endpoints;
+pub mod engine;
 pub mod health;
 pub mod metrics;
 pub mod model;
@@ -16,3 +20,6 @@ pub mod nft;
 pub mod objects;
 pub mod ruleset;
 pub mod state;
+pub mod watch;
+
+pub use cli::main_with_args;

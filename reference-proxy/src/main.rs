@@ -1,2 +1,7 @@
 //! The `reference-proxy` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    reference_proxy::main_with_args(std::env::args_os().collect())
+}

@@ -139,7 +139,10 @@ pub fn parse_ip(text: &str) -> Option<IpAddr> {
 }
 
 fn parse_ips<'a>(texts: impl IntoIterator<Item = &'a String>) -> Vec<IpAddr> {
-    let mut ips: Vec<IpAddr> = texts.into_iter().filter_map(|text| parse_ip(text)).collect();
+    let mut ips: Vec<IpAddr> = texts
+        .into_iter()
+        .filter_map(|text| parse_ip(text))
+        .collect();
     ips.sort_unstable();
     ips.dedup();
     ips

@@ -58,6 +58,8 @@ pub struct State {
     dirty: HashSet<ServiceKey>,
     /// Services whose set of frontends has to be computed again.
     reclaim: HashSet<ServiceKey>,
+    /// The surroundings changed.
+    moved: bool,
     no_local: [[usize; 2]; 2],
     health_services: HashSet<ServiceKey>,
 }
@@ -86,9 +88,9 @@ impl State {
             .count()
     }
 
-    /// Whether nothing changed since the last [`State::sync`], as far as Services are concerned.
-    pub fn is_clean(&self) -> bool {
-        self.dirty.is_empty()
+    /// Whether nothing changed since the last [`State::sync`].
+    pub fn is_settled(&self) -> bool {
+        self.dirty.is_empty() && self.reclaim.is_empty() && !self.moved
     }
 
     /// Adds or replaces a Service; `None` removes it, or keeps a place for one that is not served. Returns whether it differs.
@@ -156,6 +158,7 @@ impl State {
             || around.node.ips != self.around.node.ips
             || around.node.pod_cidrs != self.around.node.pod_cidrs;
         self.around = around;
+        self.moved = true;
         for (key, entry) in &self.entries {
             let Some(service) = &entry.service else {
                 continue;
@@ -182,7 +185,10 @@ impl State {
     }
 
     fn owner(&self, frontend: &Frontend) -> Option<&ServiceKey> {
-        self.claims.get(frontend)?.first().map(|claim| &claim.service)
+        self.claims
+            .get(frontend)?
+            .first()
+            .map(|claim| &claim.service)
     }
 
     /// Brings the claims of the changed Services up to date and marks those Services that win or lose a frontend.
@@ -241,6 +247,7 @@ impl State {
     fn sync_as(&mut self, first: bool) -> Work {
         let mut work = Work::default();
         let mut ledger = Ledger::new(first);
+        self.moved = false;
         self.settle_claims();
         let node_elements = compile_node(&self.around);
         ledger.change(&self.node_elements, &node_elements);
@@ -285,12 +292,12 @@ impl State {
                 affinity_changes(&old, new, affinity != Some(seconds), &mut work.affinity);
             }
             udp_changes(&old, new, &mut work.udp);
-            for (counts, (was, is)) in self
-                .no_local
-                .iter_mut()
-                .flatten()
-                .zip(old.no_local.iter().flatten().zip(new.no_local.iter().flatten()))
-            {
+            for (counts, (was, is)) in self.no_local.iter_mut().flatten().zip(
+                old.no_local
+                    .iter()
+                    .flatten()
+                    .zip(new.no_local.iter().flatten()),
+            ) {
                 *counts = *counts + usize::from(*is) - usize::from(*was);
             }
             self.drop_if_empty(&key);
@@ -302,8 +309,7 @@ impl State {
     /// All elements that the kernel should have.
     pub fn elements(&self) -> Vec<Element> {
         let own: usize = self.entries.values().map(|e| e.compiled.own.len()).sum();
-        let mut out =
-            Vec::with_capacity(own + self.shared.len() + self.node_elements.len());
+        let mut out = Vec::with_capacity(own + self.shared.len() + self.node_elements.len());
         out.extend_from_slice(&self.node_elements);
         for entry in self.entries.values() {
             out.extend_from_slice(&entry.compiled.own);
@@ -422,7 +428,8 @@ fn udp_changes(old: &Compiled, new: &Compiled, out: &mut HashMap<Frontend, HashS
     if old.udp == new.udp {
         return;
     }
-    let before: HashMap<&Frontend, &Vec<SocketAddr>> = old.udp.iter().map(|(f, e)| (f, e)).collect();
+    let before: HashMap<&Frontend, &Vec<SocketAddr>> =
+        old.udp.iter().map(|(f, e)| (f, e)).collect();
     for (frontend, serving) in &new.udp {
         debug_assert_eq!(frontend.protocol, Protocol::Udp);
         if before.get(frontend) != Some(&serving) {

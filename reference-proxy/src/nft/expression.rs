@@ -189,7 +189,9 @@ fn load(out: &mut Vec<Expression>, field: &Field, index: u32) -> u32 {
 }
 
 fn load_all(out: &mut Vec<Expression>, fields: &[Field]) -> u32 {
-    fields.iter().fold(0, |index, field| load(out, field, index))
+    fields
+        .iter()
+        .fold(0, |index, field| load(out, field, index))
 }
 
 fn lookup(set: String, to: Option<Register>, inverted: bool) -> Expression {

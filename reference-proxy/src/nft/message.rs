@@ -206,10 +206,9 @@ pub(super) fn new_set(set: SetId, sequence: u32) -> Message {
             frontend_bytes + bytes,
         ),
         SetKind::Hairpin => (concat(&[address, address]), 2 * bytes),
-        SetKind::ClusterIps
-        | SetKind::ClusterSources
-        | SetKind::Pods
-        | SetKind::LocalSources => (address, bytes),
+        SetKind::ClusterIps | SetKind::ClusterSources | SetKind::Pods | SetKind::LocalSources => {
+            (address, bytes)
+        }
     };
     let mut flags = SetFlags::empty();
     let mut attributes = vec![
@@ -234,13 +233,18 @@ pub(super) fn new_set(set: SetId, sequence: u32) -> Message {
         attributes.push(SetAttribute::DataType(TYPE_VERDICT));
         attributes.push(SetAttribute::DataLen(0));
     } else if set.is_map() {
-        attributes.push(SetAttribute::DataType(concat(&[address, TYPE_INET_SERVICE])));
+        attributes.push(SetAttribute::DataType(concat(&[
+            address,
+            TYPE_INET_SERVICE,
+        ])));
         attributes.push(SetAttribute::DataLen(bytes + 4));
     }
     match set.kind {
-        SetKind::Affinity => attributes.push(SetAttribute::Description(vec![
-            SetDescription::Size(AFFINITY_SIZE),
-        ])),
+        SetKind::Affinity => {
+            attributes.push(SetAttribute::Description(vec![SetDescription::Size(
+                AFFINITY_SIZE,
+            )]))
+        }
         SetKind::SourceRanges => {
             let fields = [bytes, 1, 2, bytes].map(field_length).to_vec();
             attributes.push(SetAttribute::Description(vec![SetDescription::Concat(
@@ -298,9 +302,10 @@ mod tests {
     #[test]
     fn typeof_is_what_nft_writes() {
         let written = typeof_userdata(Family::V4);
-        assert_eq!(&written[..18], &[
-            0, 4, 0, 0, 0, 0, 1, 4, 0, 0, 0, 0, 3, 0x60, 0, 4, 0x0d, 0
-        ]);
+        assert_eq!(
+            &written[..18],
+            &[0, 4, 0, 0, 0, 0, 1, 4, 0, 0, 0, 0, 3, 0x60, 0, 4, 0x0d, 0]
+        );
         assert_eq!(written.len(), 12 + 2 + 0x60 + 2 + 0x34);
     }
 }

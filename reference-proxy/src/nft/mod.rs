@@ -4,8 +4,10 @@
 
 mod expression;
 mod message;
+mod monitor;
 mod socket;
 mod table;
 mod wire;
 
+pub use self::monitor::Monitor;
 pub use self::table::{Difference, NetlinkTable};

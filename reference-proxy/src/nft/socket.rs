@@ -2,18 +2,21 @@
 
 use std::{io, mem, os::fd::AsRawFd as _};
 
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NetlinkMessage, NetlinkPayload,
-};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NetlinkBuffer, NetlinkMessage};
 use netlink_packet_netfilter::{
-    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
-    nftables::NfTablesMessage, none::ControlMessage,
+    NetfilterHeader, NetfilterMessage, NetfilterProtoFamily, none::ControlMessage,
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
 use super::message::{Message, append};
 
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
+
+/// The length of `struct nfgenmsg`.
+pub(super) const NETFILTER_HEADER: usize = 4;
+
+pub(super) const NLMSG_ERROR: u16 = 2;
+pub(super) const NLMSG_DONE: u16 = 3;
 
 /// What the socket asks for as its send buffer: more than any ruleset needs.
 const WANTED_SEND_BUFFER: libc::c_int = 1 << 30;
@@ -97,6 +100,11 @@ impl NftSocket {
         })
     }
 
+    /// Makes transactions no larger than `bytes`.
+    pub(super) fn limit(&mut self, bytes: usize) {
+        self.capacity = self.capacity.min(bytes);
+    }
+
     /// The largest transaction in bytes.
     ///
     /// The kernel wants a transaction in one `sendmsg`, and a message has to fit in the socket's send buffer. A process without
@@ -134,16 +142,19 @@ impl NftSocket {
         let mut outcome = Ok(());
         let mut buffer = Vec::with_capacity(1 << 15);
         loop {
-            for message in self.receive(&mut buffer)? {
-                let sequence = message.header.sequence_number;
-                if let NetlinkPayload::Error(error) = message.payload {
-                    if error.code.is_some() && outcome.is_ok() {
-                        outcome = Err(error.to_io());
-                    }
-                    // An error of the batch as a whole carries the sequence number of its beginning.
-                    if sequence == self.sequence || sequence == 0 {
-                        return outcome;
-                    }
+            self.receive(&mut buffer)?;
+            for message in datagram(&buffer) {
+                if message.message_type() != NLMSG_ERROR {
+                    continue;
+                }
+                let code = errno(&message);
+                if code != 0 && outcome.is_ok() {
+                    outcome = Err(io::Error::from_raw_os_error(code));
+                }
+                // An error of the batch as a whole carries the sequence number of its beginning.
+                let sequence = message.sequence_number();
+                if sequence == self.sequence || sequence == 0 {
+                    return outcome;
                 }
             }
         }
@@ -159,32 +170,30 @@ impl NftSocket {
         }
     }
 
-    fn receive(&self, buffer: &mut Vec<u8>) -> io::Result<Vec<NetlinkMessage<NetfilterMessage>>> {
+    /// Reads one datagram.
+    fn receive(&self, buffer: &mut Vec<u8>) -> io::Result<()> {
         buffer.clear();
         loop {
             match self.socket.recv(buffer, 0) {
-                Ok(_) => break,
+                Ok(_) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        messages(buffer)
     }
 
-    /// Lists something and hands each answer to `take`. A listing that the kernel interrupted starts again, after `restart`.
-    pub(super) fn dump<T>(
+    /// Lists something and hands the payload of each answer to `take`, without the netfilter header. A listing that the kernel interrupted
+    /// starts again with a fresh `T`.
+    pub(super) fn dump<T: Default>(
         &mut self,
         request: &Message,
-        mut take: impl FnMut(&mut T, NfTablesMessage),
-    ) -> io::Result<T>
-    where
-        T: Default,
-    {
+        mut take: impl FnMut(&mut T, &[u8]),
+    ) -> io::Result<T> {
         for _ in 0..DUMP_ATTEMPTS {
             let mut collected = T::default();
             let mut request = request.clone();
             request.header.flags |= NLM_F_DUMP;
-            if self.dump_once(&mut request, &mut |message| take(&mut collected, message))? {
+            if self.dump_once(&mut request, &mut |payload| take(&mut collected, payload))? {
                 return Ok(collected);
             }
         }
@@ -198,7 +207,7 @@ impl NftSocket {
     fn dump_once(
         &mut self,
         request: &mut Message,
-        take: &mut dyn FnMut(NfTablesMessage),
+        take: &mut dyn FnMut(&[u8]),
     ) -> io::Result<bool> {
         self.sequence = self.sequence.wrapping_add(1) | 0x8000_0000;
         let mut bytes = Vec::new();
@@ -207,48 +216,52 @@ impl NftSocket {
         let mut buffer = Vec::with_capacity(1 << 16);
         let mut whole = true;
         loop {
-            for message in self.receive(&mut buffer)? {
-                if message.header.sequence_number != self.sequence {
+            self.receive(&mut buffer)?;
+            for message in datagram(&buffer) {
+                if message.sequence_number() != self.sequence {
                     continue;
                 }
-                whole &= message.header.flags & NLM_F_DUMP_INTR == 0;
-                match message.payload {
-                    NetlinkPayload::Done(_) => return Ok(whole),
-                    NetlinkPayload::Error(error) => {
+                whole &= message.flags() & NLM_F_DUMP_INTR == 0;
+                match message.message_type() {
+                    NLMSG_DONE => return Ok(whole),
+                    NLMSG_ERROR => {
                         // The kernel says EINTR or EAGAIN when the generation changed under a listing.
-                        let error = error.to_io();
-                        return match error.raw_os_error() {
-                            Some(libc::EINTR | libc::EAGAIN) => Ok(false),
-                            Some(0) => Ok(whole),
-                            _ => Err(error),
+                        return match errno(&message) {
+                            libc::EINTR | libc::EAGAIN => Ok(false),
+                            0 => Ok(whole),
+                            code => Err(io::Error::from_raw_os_error(code)),
                         };
                     }
-                    NetlinkPayload::InnerMessage(NetfilterMessage {
-                        inner: NetfilterMessageInner::NfTables(inner),
-                        ..
-                    }) => take(inner),
-                    _ => {}
+                    _ => take(
+                        message
+                            .payload()
+                            .get(NETFILTER_HEADER..)
+                            .unwrap_or_default(),
+                    ),
                 }
             }
         }
     }
 }
 
-/// Parses everything that one datagram holds.
-pub(super) fn messages(buffer: &[u8]) -> io::Result<Vec<NetlinkMessage<NetfilterMessage>>> {
-    let mut out = Vec::new();
-    let mut rest = buffer;
-    while rest.len() >= 16 {
-        let length = u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
-        if length < 16 || length > rest.len() {
-            break;
-        }
-        let message = NetlinkMessage::<NetfilterMessage>::deserialize(&rest[..length])
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
-        out.push(message);
-        rest = &rest[length.next_multiple_of(4).min(rest.len())..];
-    }
-    Ok(out)
+/// The messages that one datagram holds, up to the first that is broken.
+pub(super) fn datagram(mut rest: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&[u8]>> {
+    std::iter::from_fn(move || {
+        let message = NetlinkBuffer::new_checked(rest).ok()?;
+        let length = (message.length() as usize).next_multiple_of(4);
+        rest = rest.get(length..).unwrap_or_default();
+        Some(message)
+    })
+}
+
+/// The error in an error message, 0 for an acknowledgement.
+fn errno(message: &NetlinkBuffer<&[u8]>) -> i32 {
+    message
+        .payload()
+        .first_chunk::<4>()
+        .map_or(libc::EBADMSG, |code| {
+            i32::from_ne_bytes(*code).wrapping_neg()
+        })
 }
 
 /// Makes the send buffer as large as it may be and returns what fits in one message.

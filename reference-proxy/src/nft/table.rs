@@ -6,6 +6,7 @@ use std::{
     net::IpAddr,
 };
 
+use netlink_packet_core::Parseable as _;
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, ListAttribute, NfTablesMessage, RuleAttribute, RuleMessage,
     SetAttribute, SetElementAttribute, SetElementList, SetElementMessage, SetMessage,
@@ -104,6 +105,11 @@ impl NetlinkTable {
         self.socket.port()
     }
 
+    /// Makes transactions no larger than `bytes`, which is rarely of use outside tests: the socket's own limit holds anyway.
+    pub fn limit_transactions(&mut self, bytes: usize) {
+        self.socket.limit(bytes);
+    }
+
     /// How many transactions were sent so far.
     pub fn transactions(&self) -> u64 {
         self.transactions
@@ -195,10 +201,7 @@ impl NetlinkTable {
     /// # Errors
     ///
     /// The kernel could not be listed or refused the change.
-    pub fn adopt(
-        &mut self,
-        elements: impl Fn() -> Vec<Element>,
-    ) -> io::Result<Option<Difference>> {
+    pub fn adopt(&mut self, elements: impl Fn() -> Vec<Element>) -> io::Result<Option<Difference>> {
         match self.layout_difference()? {
             Some(what) => {
                 self.replace(elements())?;
@@ -240,7 +243,11 @@ impl NetlinkTable {
     }
 
     /// Why the chains, rules and sets are not those of this layout, `None` if they are. Learns what exists on demand.
-    fn layout_difference(&mut self) -> io::Result<Option<String>> {
+    ///
+    /// # Errors
+    ///
+    /// The kernel could not be listed.
+    pub fn layout_difference(&mut self) -> io::Result<Option<String>> {
         let comments: Vec<Vec<u8>> = self.socket.dump(
             &message::wrap(
                 NfTablesMessage::GetTable(TableMessage {
@@ -248,23 +255,19 @@ impl NetlinkTable {
                 }),
                 0,
             ),
-            |out: &mut Vec<Vec<u8>>, message| {
-                if let NfTablesMessage::NewTable(table) = message {
-                    let named = table
-                        .attributes
-                        .contains(&TableAttribute::Name(TABLE.into()));
-                    if named {
-                        out.push(
-                            table
-                                .attributes
-                                .into_iter()
-                                .find_map(|attribute| match attribute {
-                                    TableAttribute::UserData(bytes) => Some(bytes),
-                                    _ => None,
-                                })
-                                .unwrap_or_default(),
-                        );
-                    }
+            |out: &mut Vec<Vec<u8>>, payload| {
+                let Ok(table) = TableMessage::parse(payload) else {
+                    return;
+                };
+                if table
+                    .attributes
+                    .contains(&TableAttribute::Name(TABLE.into()))
+                {
+                    let comment = table.attributes.into_iter().find_map(|a| match a {
+                        TableAttribute::UserData(bytes) => Some(bytes),
+                        _ => None,
+                    });
+                    out.push(comment.unwrap_or_default());
                 }
             },
         )?;
@@ -339,16 +342,17 @@ impl NetlinkTable {
             }),
             0,
         );
-        self.socket.dump(&request, |out: &mut BTreeSet<String>, m| {
-            if let NfTablesMessage::NewSet(set) = m
-                && set.attributes.contains(&SetAttribute::Table(TABLE.into()))
-            {
-                out.extend(set.attributes.into_iter().find_map(|a| match a {
-                    SetAttribute::Name(name) => Some(name),
-                    _ => None,
-                }));
-            }
-        })
+        self.socket
+            .dump(&request, |out: &mut BTreeSet<String>, payload| {
+                if let Ok(set) = SetMessage::parse(payload)
+                    && set.attributes.contains(&SetAttribute::Table(TABLE.into()))
+                {
+                    out.extend(set.attributes.into_iter().find_map(|a| match a {
+                        SetAttribute::Name(name) => Some(name),
+                        _ => None,
+                    }));
+                }
+            })
     }
 
     fn list_chains(&mut self) -> io::Result<BTreeSet<String>> {
@@ -358,18 +362,19 @@ impl NetlinkTable {
             }),
             0,
         );
-        self.socket.dump(&request, |out: &mut BTreeSet<String>, m| {
-            if let NfTablesMessage::NewChain(chain) = m
-                && chain
-                    .attributes
-                    .contains(&ChainAttribute::Table(TABLE.into()))
-            {
-                out.extend(chain.attributes.into_iter().find_map(|a| match a {
-                    ChainAttribute::Name(name) => Some(name),
-                    _ => None,
-                }));
-            }
-        })
+        self.socket
+            .dump(&request, |out: &mut BTreeSet<String>, payload| {
+                if let Ok(chain) = ChainMessage::parse(payload)
+                    && chain
+                        .attributes
+                        .contains(&ChainAttribute::Table(TABLE.into()))
+                {
+                    out.extend(chain.attributes.into_iter().find_map(|a| match a {
+                        ChainAttribute::Name(name) => Some(name),
+                        _ => None,
+                    }));
+                }
+            })
     }
 
     fn count_rules(&mut self) -> io::Result<HashMap<String, usize>> {
@@ -380,8 +385,8 @@ impl NetlinkTable {
             0,
         );
         self.socket
-            .dump(&request, |out: &mut HashMap<String, usize>, m| {
-                if let NfTablesMessage::NewRule(rule) = m
+            .dump(&request, |out: &mut HashMap<String, usize>, payload| {
+                if let Ok(rule) = RuleMessage::parse(payload)
                     && rule
                         .attributes
                         .contains(&RuleAttribute::Table(TABLE.into()))
@@ -407,22 +412,10 @@ impl NetlinkTable {
             }),
             0,
         );
-        self.socket.dump(&request, |out: &mut Listed, m| {
-            let NfTablesMessage::NewSetElement(list) = m else {
-                return;
-            };
-            for attribute in list.attributes {
-                let SetElementList::Elements(elements) = attribute else {
-                    continue;
-                };
-                for element in elements {
-                    if let ListAttribute::Element(attributes) = element
-                        && let Some((key, data)) = wire::decode(&attributes)
-                    {
-                        out.insert(key, data);
-                    }
-                }
-            }
+        self.socket.dump(&request, |out: &mut Listed, payload| {
+            wire::decode(payload, &mut |key, data| {
+                out.insert(key, data);
+            });
         })
     }
 
@@ -451,7 +444,8 @@ impl NetlinkTable {
                     .map(|key| (key, WireData::None))
                     .collect();
                 // The kernel may list the address before the first range as the end of nothing.
-                listed.retain(|key, _| wanted.contains_key(key) || key.start.iter().any(|b| *b != 0));
+                listed
+                    .retain(|key, _| wanted.contains_key(key) || key.start.iter().any(|b| *b != 0));
                 if listed != wanted {
                     repair.difference.2 += wanted.len().max(1);
                     repair

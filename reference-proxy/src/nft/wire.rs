@@ -6,9 +6,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use netlink_packet_core::DefaultNla;
+use netlink_packet_core::{DefaultNla, NlaBuffer, NlasIterator};
 use netlink_packet_netfilter::nftables::{
-    DataAttribute, ListAttribute, SetElementAttribute, SetElementFlags, Verdict, VerdictAttribute,
+    DataAttribute, ListAttribute, SetElementAttribute, SetElementFlags, Verdict,
 };
 
 use super::expression::{drop_verdict, verdict_attributes};
@@ -69,8 +69,12 @@ fn push_frontend(out: &mut Vec<u8>, frontend: &Frontend) {
 /// The address after `ip`, `None` when it was the last one.
 fn next(ip: IpAddr) -> Option<IpAddr> {
     match ip {
-        IpAddr::V4(ip) => u32::from(ip).checked_add(1).map(|n| Ipv4Addr::from(n).into()),
-        IpAddr::V6(ip) => u128::from(ip).checked_add(1).map(|n| Ipv6Addr::from(n).into()),
+        IpAddr::V4(ip) => u32::from(ip)
+            .checked_add(1)
+            .map(|n| Ipv4Addr::from(n).into()),
+        IpAddr::V6(ip) => u128::from(ip)
+            .checked_add(1)
+            .map(|n| Ipv6Addr::from(n).into()),
     }
 }
 
@@ -190,36 +194,70 @@ pub(crate) fn encode_removal(key: &Key, out: &mut Vec<ListAttribute<SetElementAt
     }
 }
 
-/// Reads an element that the kernel listed; `None` when it has no key (the catch-all element, which this proxy never adds).
-pub(crate) fn decode(attributes: &[SetElementAttribute]) -> Option<(WireKey, WireData)> {
+/// Reads the elements of a message that the kernel listed and hands them to `take`.
+///
+/// `payload` is what follows the netfilter header. `netlink-packet-netfilter` could parse it, but its lists format the whole payload once
+/// for each element in case of an error, and a listing of 20,000 elements takes a minute.
+pub(crate) fn decode(payload: &[u8], take: &mut dyn FnMut(WireKey, WireData)) {
+    const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
+    for list in attributes(payload) {
+        if list.kind() == NFTA_SET_ELEM_LIST_ELEMENTS {
+            for element in attributes(list.value()) {
+                if let Some((key, data)) = decode_element(element.value()) {
+                    take(key, data);
+                }
+            }
+        }
+    }
+}
+
+/// The attributes in a buffer, up to the first that is broken.
+fn attributes(buffer: &[u8]) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
+    NlasIterator::new(buffer).map_while(Result::ok)
+}
+
+/// `None` when it has no key: the catch-all element, which this proxy never adds.
+fn decode_element(payload: &[u8]) -> Option<(WireKey, WireData)> {
+    const NFTA_SET_ELEM_KEY: u16 = 1;
+    const NFTA_SET_ELEM_DATA: u16 = 2;
+    const NFTA_SET_ELEM_FLAGS: u16 = 3;
+    const NFTA_SET_ELEM_KEY_END: u16 = 10;
+    const NFTA_DATA_VERDICT: u16 = 2;
+    const NFTA_VERDICT_CHAIN: u16 = 2;
+    let value = |data: &[u8]| {
+        attributes(data)
+            .find(|nla| nla.kind() == NFTA_DATA_VALUE)
+            .map(|nla| nla.value().to_vec())
+    };
     let mut key = WireKey::plain(Vec::new());
     let mut data = WireData::None;
     let mut has_key = false;
-    for attribute in attributes {
-        match attribute {
-            SetElementAttribute::Key(DataAttribute::Value(bytes)) => {
-                key.start.clone_from(bytes);
+    for nla in attributes(payload) {
+        match nla.kind() {
+            NFTA_SET_ELEM_KEY => {
+                key.start = value(nla.value())?;
                 has_key = true;
             }
-            SetElementAttribute::KeyEnd(list) => {
-                key.end = list.first().map(|nla| {
-                    use netlink_packet_core::Nla as _;
-                    let mut bytes = vec![0; nla.value_len()];
-                    nla.emit_value(&mut bytes);
-                    bytes
-                });
+            NFTA_SET_ELEM_KEY_END => key.end = value(nla.value()),
+            NFTA_SET_ELEM_FLAGS => {
+                let flags = nla.value().first_chunk::<4>().copied().unwrap_or_default();
+                key.closes = SetElementFlags::from_bits_retain(u32::from_be_bytes(flags))
+                    .contains(SetElementFlags::IntervalEnd);
             }
-            SetElementAttribute::Flags(flags) => {
-                key.closes = flags.contains(SetElementFlags::IntervalEnd);
-            }
-            SetElementAttribute::Data(DataAttribute::Value(bytes)) => {
-                data = WireData::Value(bytes.clone());
-            }
-            SetElementAttribute::Data(DataAttribute::Verdict(verdict)) => {
-                data = WireData::Verdict(verdict.iter().find_map(|attribute| match attribute {
-                    VerdictAttribute::Chain(chain) => Some(chain.clone()),
-                    _ => None,
-                }));
+            NFTA_SET_ELEM_DATA => {
+                let verdict = attributes(nla.value()).find(|nla| nla.kind() == NFTA_DATA_VERDICT);
+                data = match verdict {
+                    None => WireData::Value(value(nla.value())?),
+                    Some(verdict) => WireData::Verdict(
+                        attributes(verdict.value())
+                            .find(|nla| nla.kind() == NFTA_VERDICT_CHAIN)
+                            .map(|nla| {
+                                String::from_utf8_lossy(nla.value())
+                                    .trim_end_matches('\0')
+                                    .to_owned()
+                            }),
+                    ),
+                };
             }
             _ => {}
         }

@@ -15,7 +15,14 @@ pub struct ServiceObject {
     pub status: Option<ServiceStatus>,
 }
 
-super::resource!(ServiceObject, NamespaceResourceScope, "", "v1", "Service", "services");
+super::resource!(
+    ServiceObject,
+    NamespaceResourceScope,
+    "",
+    "v1",
+    "Service",
+    "services"
+);
 
 /// `spec`; see the field documentation of the API.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]

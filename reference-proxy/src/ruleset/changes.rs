@@ -49,13 +49,10 @@ impl Changes {
     }
 
     fn coming(&self) -> impl Iterator<Item = Element> + '_ {
-        let replaced = self
-            .replace
-            .iter()
-            .map(|(element, data)| Element {
-                data: *data,
-                ..*element
-            });
+        let replaced = self.replace.iter().map(|(element, data)| Element {
+            data: *data,
+            ..*element
+        });
         self.add.iter().copied().chain(replaced)
     }
 

@@ -229,7 +229,9 @@ impl SetId {
     pub fn parse(name: &str) -> Option<Self> {
         if let Some(rest) = name.strip_prefix("sticky") {
             let (digit, seconds) = rest.split_once('-')?;
-            let family = Family::ALL.into_iter().find(|f| f.digit().to_string() == digit)?;
+            let family = Family::ALL
+                .into_iter()
+                .find(|f| f.digit().to_string() == digit)?;
             return Some(Self::new(SetKind::Sticky(seconds.parse().ok()?), family));
         }
         SetKind::FIXED

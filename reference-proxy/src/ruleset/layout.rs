@@ -4,7 +4,7 @@
 //! each distinct number of endpoints, and a set with its recording rules for each distinct affinity timeout.
 
 use super::{
-    element::{Element, Data, Family, Protocol, SetId, SetKind, View},
+    element::{Data, Element, Family, Protocol, SetId, SetKind, View},
     rule::{Chain, Field, Rule, Statement},
 };
 

@@ -135,7 +135,10 @@ pub fn element_block<'a>(
 }
 
 fn frontend_text(frontend: &Frontend) -> String {
-    format!("{} . {} . {}", frontend.ip, frontend.protocol, frontend.port)
+    format!(
+        "{} . {} . {}",
+        frontend.ip, frontend.protocol, frontend.port
+    )
 }
 
 fn key_text(key: &Key) -> String {
