@@ -731,3 +731,98 @@ fn default_route(family: Family, link: u32, addr: IpAddr) -> Step {
     };
     route(IpNet::new_assert(any, 0), Via::Gateway { link, addr })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::topology::{ClientSpec, Topology};
+
+    fn plan() -> Plan {
+        let mut topology = Topology::uniform(2, 1);
+        topology.nodes[1].networks = vec!["storage".to_owned()];
+        for (name, network) in [("neighbour", NODE_NETWORK), ("disk", "storage")] {
+            topology.clients.push(ClientSpec {
+                name: name.to_owned(),
+                network: network.to_owned(),
+            });
+        }
+        Plan::new(&topology).unwrap()
+    }
+
+    #[test]
+    fn a_small_world_in_commands() {
+        let plan = plan();
+        let blueprint = world(&plan);
+        let pods: Vec<_> = plan.pods().iter().filter_map(|p| pod(&plan, p)).collect();
+        let mut text = String::new();
+        let wires = pods.iter().map(|pod| &pod.wire);
+        for wire in blueprint.wires.iter().chain(wires) {
+            let Wire {
+                near,
+                far,
+                mtu,
+                bridge,
+            } = wire;
+            text += &format!(
+                "wire {} {} #{} {:?} -- {} {} #{} {:?} mtu {mtu} bridge {bridge:?}\n",
+                near.namespace,
+                near.link,
+                near.index,
+                near.mac,
+                far.namespace,
+                far.link,
+                far.index,
+                far.mac
+            );
+        }
+        for namespace in blueprint
+            .namespaces
+            .iter()
+            .chain(pods.iter().map(|pod| &pod.namespace))
+        {
+            text += &format!("\n{} ({:?})\n", namespace.name, namespace.role);
+            for step in &namespace.steps {
+                text += &format!("  {step}\n");
+            }
+            for pod in pods
+                .iter()
+                .filter(|pod| pod.wire.near.namespace == namespace.name)
+            {
+                for step in &pod.node_steps {
+                    text += &format!("  {step} (for {})\n", pod.namespace.name);
+                }
+            }
+        }
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn the_ends_of_a_wire_have_different_indexes_and_no_index_is_used_twice() {
+        let mut topology = Topology::uniform(crate::plan::MAX_NODES, 2);
+        for node in &mut topology.nodes {
+            node.networks = vec!["a".to_owned(), "b".to_owned()];
+        }
+        let plan = Plan::new(&topology).unwrap();
+        let blueprint = world(&plan);
+        let pods: Vec<_> = plan.pods().iter().filter_map(|p| pod(&plan, p)).collect();
+        let mut used = BTreeSet::new();
+        for bridge in &blueprint.namespaces[0].bridges {
+            assert!(used.insert(("fabric".to_owned(), bridge.index)));
+        }
+        let mut macs = BTreeSet::new();
+        for wire in blueprint
+            .wires
+            .iter()
+            .chain(pods.iter().map(|pod| &pod.wire))
+        {
+            assert_ne!(wire.near.index, wire.far.index, "{wire:?}");
+            for end in [&wire.near, &wire.far] {
+                assert!(used.insert((end.namespace.clone(), end.index)), "{end:?}");
+                assert!(macs.insert(end.mac.0), "{end:?}");
+                assert!(end.link.len() < 16, "{end:?}");
+            }
+        }
+    }
+}

@@ -85,10 +85,16 @@ impl Control {
     ) -> Result<Answer> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
-        match &mut self.lock().waiting {
-            Some(waiting) => waiting.insert(id, answer),
-            None => return Err(self.gone()),
+        let alive = match &mut self.lock().waiting {
+            Some(waiting) => {
+                waiting.insert(id, answer);
+                true
+            }
+            None => false,
         };
+        if !alive {
+            return Err(self.gone());
+        }
         let asked = async {
             self.send(&Request { id, command }, fds).await.ok()?;
             answered.await.ok()
@@ -209,6 +215,8 @@ impl Control {
                 tracing::warn!(%who, %status, "a probe agent has ended");
             }
             FromWorld::Fault(fault) => state.fault = Some(fault),
+            // Only the doctor asks for these, and it reads its own socket.
+            FromWorld::Trials(_) => {}
         }
     }
 

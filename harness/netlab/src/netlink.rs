@@ -284,11 +284,11 @@ pub(crate) fn add_plain(name: &str, kind: InfoKind) -> Change {
     }
 }
 
-/// A message that somebody else composed.
-pub(crate) fn raw(message: RouteNetlinkMessage, create: bool, name: &str) -> Change {
+/// Something new that somebody else composed.
+pub(crate) fn create(message: RouteNetlinkMessage, name: &str) -> Change {
     Change {
         message,
-        flags: if create { NLM_F_CREATE | NLM_F_EXCL } else { 0 },
+        flags: NLM_F_CREATE | NLM_F_EXCL,
         name: name.to_owned(),
     }
 }

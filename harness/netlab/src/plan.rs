@@ -665,3 +665,217 @@ fn check_name(name: &str) -> Result<(), PlanError> {
         Err(PlanError::BadName(name.to_owned()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::topology::{ClientSpec, NodeSpec, OutsideSpec};
+
+    fn all_addresses(plan: &Plan) -> Vec<IpAddr> {
+        let mut all = Vec::new();
+        for family in Family::BOTH {
+            all.extend([
+                plan.router(family),
+                plan.fabric(family),
+                plan.router_outside(family),
+            ]);
+            for node in plan.nodes() {
+                all.extend(node.all_ips(family));
+                all.extend(plan.outside(&node.name).map(|outside| outside.ip(family)));
+            }
+            all.extend(plan.clients().iter().map(|client| client.ip(family)));
+            let own = plan.pods().into_iter().filter(|pod| !pod.host_network);
+            all.extend(own.map(|pod| pod.ip(family)));
+        }
+        all
+    }
+
+    fn topology() -> Topology {
+        let mut topology = Topology::uniform(2, 2);
+        topology.nodes[1].networks = vec!["storage".to_owned()];
+        topology.pods.push(PodSpec {
+            name: "daemon".to_owned(),
+            node: "node2".to_owned(),
+            host_network: true,
+        });
+        for (name, network) in [("neighbour", NODE_NETWORK), ("disk", "storage")] {
+            topology.clients.push(ClientSpec {
+                name: name.to_owned(),
+                network: network.to_owned(),
+            });
+        }
+        topology
+    }
+
+    #[test]
+    fn the_addresses_are_the_documented_ones() {
+        let plan = Plan::new(&topology()).unwrap();
+        let mut text = String::new();
+        for node in plan.nodes() {
+            let outside = plan.outside(&node.name).unwrap();
+            for family in Family::BOTH {
+                text += &format!(
+                    "{} {:?}: all {:?}, pods {}, outside {}\n",
+                    node.name,
+                    family,
+                    node.all_ips(family),
+                    node.pod_cidr(family),
+                    outside.ip(family)
+                );
+            }
+        }
+        for pod in plan.pods() {
+            text += &format!("{}: {} {}\n", pod.name, pod.ipv4, pod.ipv6);
+        }
+        for client in plan.clients() {
+            text += &format!("{}: {} {}\n", client.name, client.ipv4, client.ipv6);
+        }
+        for family in Family::BOTH {
+            text += &format!(
+                "{} {} {} {}\n",
+                plan.external_ip(7, family),
+                plan.load_balancer_ip(7, family),
+                plan.router(family),
+                plan.fabric(family)
+            );
+        }
+        text += &format!(
+            "{} {:?} {:?}\n",
+            plan.api_server(),
+            plan.cluster_cidrs(),
+            plan.service_cidrs()
+        );
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let with = |change: fn(&mut Topology)| {
+            let mut topology = topology();
+            change(&mut topology);
+            Plan::new(&topology).map(drop)
+        };
+        assert_eq!(with(|_| ()), Ok(()));
+        let cases: [(fn(&mut Topology), PlanError); 10] = [
+            (|t| t.nodes.clear(), PlanError::NoNodes),
+            (
+                |t| t.pods[0].name = "node1".to_owned(),
+                PlanError::DuplicateName("node1".to_owned()),
+            ),
+            (
+                |t| t.pods[0].name = "pod2".to_owned(),
+                PlanError::DuplicateName("pod2".to_owned()),
+            ),
+            (
+                |t| t.clients[0].name = "node1".to_owned(),
+                PlanError::DuplicateName("node1".to_owned()),
+            ),
+            (
+                |t| t.nodes[0].name = "router".to_owned(),
+                PlanError::ReservedName("router".to_owned()),
+            ),
+            (
+                |t| t.pods[0].name = "Pod".to_owned(),
+                PlanError::BadName("Pod".to_owned()),
+            ),
+            (
+                |t| t.pods[0].node = "node9".to_owned(),
+                PlanError::UnknownNode {
+                    pod: "pod1".to_owned(),
+                    node: "node9".to_owned(),
+                },
+            ),
+            (
+                |t| t.clients[0].network = "lan".to_owned(),
+                PlanError::UnknownNetwork {
+                    client: "neighbour".to_owned(),
+                    network: "lan".to_owned(),
+                },
+            ),
+            (
+                |t| t.nodes[0].networks = vec![NODE_NETWORK.to_owned()],
+                PlanError::BadNetworks("node1".to_owned()),
+            ),
+            (
+                |t| t.outside = Some(OutsideSpec { mtu: Some(1000) }),
+                PlanError::BadMtu(1000),
+            ),
+        ];
+        for (change, error) in cases {
+            assert_eq!(with(change), Err(error));
+        }
+        let many = (0..=MAX_NODES)
+            .map(|n| NodeSpec {
+                name: format!("n{n}"),
+                ..NodeSpec::default()
+            })
+            .collect();
+        let error = with_nodes(many);
+        assert!(
+            matches!(error, Err(PlanError::TooMany { count: 101, .. })),
+            "{error:?}"
+        );
+    }
+
+    fn with_nodes(nodes: Vec<NodeSpec>) -> Result<Plan, PlanError> {
+        Plan::new(&Topology {
+            nodes,
+            ..Topology::default()
+        })
+    }
+
+    #[test]
+    fn the_address_of_a_removed_pod_is_not_given_again() {
+        let plan = Plan::new(&Topology::uniform(1, 1)).unwrap();
+        let spec = plan.topology().pods[0].clone();
+        let first = plan.pod_removed("pod1").unwrap();
+        assert_eq!(plan.pod("pod1"), None);
+        let second = plan.pod_added(&spec).unwrap();
+        assert_eq!(first.name, second.name);
+        assert_ne!(first.ipv4, second.ipv4);
+        assert_eq!(plan.pod("pod1"), Some(second));
+    }
+
+    proptest! {
+        #[test]
+        fn no_address_is_given_twice(
+            nodes in 1usize..=MAX_NODES,
+            pods in 0usize..8,
+            networks in proptest::collection::vec(0usize..3, 0..4),
+            clients in 0usize..5,
+        ) {
+            let mut topology = Topology::uniform(nodes, pods);
+            for (n, network) in networks.iter().enumerate() {
+                let node = &mut topology.nodes[n % nodes];
+                let name = format!("net{network}");
+                if !node.networks.contains(&name) {
+                    node.networks.push(name);
+                }
+            }
+            for n in 0..clients {
+                topology.clients.push(ClientSpec {
+                    name: format!("client{n}"),
+                    network: NODE_NETWORK.to_owned(),
+                });
+            }
+            let plan = Plan::new(&topology).unwrap();
+            let all = all_addresses(&plan);
+            let different: BTreeSet<_> = all.iter().collect();
+            prop_assert_eq!(different.len(), all.len());
+            for pod in plan.pods() {
+                let node = plan.node(&pod.node).unwrap();
+                for family in Family::BOTH {
+                    prop_assert!(node.pod_cidr(family).contains(&pod.ip(family)));
+                    prop_assert!(cluster_cidr(family).contains(&pod.ip(family)));
+                }
+            }
+            for family in Family::BOTH {
+                for frontend in frontend_cidrs(family) {
+                    prop_assert!(!all.iter().any(|addr| frontend.contains(addr)));
+                }
+            }
+        }
+    }
+}

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde::{Deserialize, Serialize};
 
+use crate::doctor::Trial;
 use crate::error::Fault;
 use crate::plan::PodAddresses;
 use crate::topology::Topology;
@@ -95,6 +96,8 @@ pub(crate) enum FromWorld {
     Exited { pid: i32, status: i32 },
     /// An agent has ended without having been told to.
     AgentExited { who: String, status: i32 },
+    /// What the doctor found.
+    Trials(Vec<Trial>),
     /// The world could not even start.
     Fault(Fault),
 }

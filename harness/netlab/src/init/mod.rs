@@ -18,3 +18,8 @@ mod serve;
 
 pub use enter::world_main;
 pub(crate) use root::SHOWN;
+
+/// Whether a world's file system can be made, for the doctor; the calling process lives in it afterwards.
+pub(crate) fn try_root() -> Result<(), crate::error::WorldError> {
+    root::enter(Vec::new()).map(drop).map_err(Into::into)
+}
