@@ -64,7 +64,9 @@ pub(crate) async fn handle(
         if !connection.held.swap(true, Ordering::AcqRel) {
             inner.faults.count(|r| r.held_connections += 1);
         }
+        // The connection is dead by the time this answer exists; nobody reads it.
         connection.gone.cancelled().await;
+        return status(&injected(503));
     }
     let delay = inner.faults.delay_of(&user);
     if let Some(delay) = delay {

@@ -148,8 +148,8 @@ pub(super) fn answer(
         inner.clients.watch_delivered(id, 0, version);
     }
     let chunks = futures::stream::unfold(stream, |mut stream| async move {
-        let chunk = stream.next().await?;
-        Some((Ok::<_, std::convert::Infallible>(chunk), stream))
+        let chunk = stream.next().await.transpose()?;
+        Some((chunk, stream))
     });
     let mut response = json_response(StatusCode::OK, Bytes::new());
     *response.body_mut() = Body::from_stream(chunks);
@@ -161,6 +161,11 @@ pub(super) fn answer(
     }
     Ok(response)
 }
+
+/// The connection of a watch was cut by a fault or by the end of its listener.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection was cut")]
+struct Aborted;
 
 struct WatchStream {
     inner: Arc<Inner>,
@@ -196,25 +201,28 @@ impl Drop for WatchStream {
 }
 
 impl WatchStream {
-    /// The next piece of the response, or nothing when the watch is over.
-    async fn next(&mut self) -> Option<Bytes> {
+    /// The next piece of the response, nothing when the watch is over, or an error when its connection is being torn down: the client must not
+    /// take that for a regular end.
+    async fn next(&mut self) -> Result<Option<Bytes>, Aborted> {
         loop {
             if self.connection.held.load(Ordering::Acquire) {
                 self.connection.gone.cancelled().await;
-                return None;
+                return Err(Aborted);
             }
             if self.done {
-                return None;
+                return Ok(None);
             }
             if let Some(message) = self.expired.take() {
                 self.done = true;
                 self.inner.faults.count(|r| r.expired_watches += 1);
                 let status = StatusError::expired(message).to_value();
-                return Some(format!("{}\n", json!({"type": "ERROR", "object": status})).into());
+                return Ok(Some(
+                    format!("{}\n", json!({"type": "ERROR", "object": status})).into(),
+                ));
             }
             if self.initial.is_some() {
                 match self.next_initial() {
-                    Some(chunk) => return Some(chunk),
+                    Some(chunk) => return Ok(Some(chunk)),
                     None => continue,
                 }
             }
@@ -247,7 +255,7 @@ impl WatchStream {
                         .count(|r| r.delayed_events += events.len() as u64);
                     let due = events.last().map(|e| Instant::from_std(e.at) + delay);
                     tokio::select! {
-                        () = self.connection.gone.cancelled() => return None,
+                        () = self.connection.gone.cancelled() => return Err(Aborted),
                         () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)) => {}
                     }
                     if self.connection.held.load(Ordering::Acquire) {
@@ -261,23 +269,23 @@ impl WatchStream {
                     events.last().map_or(self.version, |e| e.version)
                 };
                 if let Some(chunk) = self.lines(&events) {
-                    return Some(chunk);
+                    return Ok(Some(chunk));
                 }
                 continue;
             }
             self.version = now;
             tokio::select! {
                 biased;
-                () = self.connection.gone.cancelled() => return None,
+                () = self.connection.gone.cancelled() => return Err(Aborted),
                 changed = self.signal.changed() => {
                     // The sender lives as long as the store does, and this stream holds the store.
-                    changed.ok()?;
+                    changed.map_err(|_| Aborted)?;
                 }
-                () = tokio::time::sleep_until(self.ends) => return None,
+                () = tokio::time::sleep_until(self.ends) => return Ok(None),
                 () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => {
                     self.next_bookmark = Instant::now() + self.inner.config.bookmark_interval;
                     self.inner.clients.watch_delivered(self.id, 0, self.version);
-                    return Some(self.bookmark(false));
+                    return Ok(Some(self.bookmark(false)));
                 }
             }
         }
