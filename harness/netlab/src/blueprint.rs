@@ -115,6 +115,12 @@ pub(crate) enum Via {
         link: u32,
         addr: IpAddr,
     },
+    /// The same, with the source address to use where none is asked for.
+    GatewayFrom {
+        link: u32,
+        addr: IpAddr,
+        source: IpAddr,
+    },
     Blackhole,
     Unreachable,
 }
@@ -136,6 +142,9 @@ impl fmt::Display for Step {
                 match via {
                     Via::Link(link) => write!(f, "{to} dev #{link}")?,
                     Via::Gateway { link, addr } => write!(f, "{to} via {addr} dev #{link} onlink")?,
+                    Via::GatewayFrom { link, addr, source } => {
+                        write!(f, "{to} via {addr} dev #{link} onlink src {source}")?;
+                    }
                     Via::Blackhole => write!(f, "blackhole {to}")?,
                     Via::Unreachable => write!(f, "unreachable {to}")?,
                 }
@@ -521,7 +530,17 @@ fn wire_outside(
             addr: gateway,
             mac: router_mac,
         });
-        outside.steps.push(default_route(family, ETH0, gateway));
+        // Left to itself the kernel takes the first address of one family and the last of the other.
+        if let Some((_, first)) = sources.first() {
+            outside.steps.push(route(
+                any(family),
+                Via::GatewayFrom {
+                    link: ETH0,
+                    addr: gateway,
+                    source: first.ip(family),
+                },
+            ));
+        }
         for (node, source) in &sources {
             let table = TABLE + u32::from(node.index);
             router.steps.push(Step::Neighbour {
@@ -725,11 +744,15 @@ fn route(to: IpNet, via: Via) -> Step {
 }
 
 fn default_route(family: Family, link: u32, addr: IpAddr) -> Step {
+    route(any(family), Via::Gateway { link, addr })
+}
+
+fn any(family: Family) -> IpNet {
     let any = match family {
         Family::Ipv4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         Family::Ipv6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
-    route(IpNet::new_assert(any, 0), Via::Gateway { link, addr })
+    IpNet::new_assert(any, 0)
 }
 
 #[cfg(test)]

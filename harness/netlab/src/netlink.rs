@@ -380,6 +380,14 @@ fn route(to: IpNet, table: u32, via: Via) -> RouteMessage {
                 RouteAttribute::Gateway(addr.into()),
             ]);
         }
+        Via::GatewayFrom { link, addr, source } => {
+            message.header.flags = RouteFlags::Onlink;
+            message.attributes.extend([
+                RouteAttribute::Oif(link),
+                RouteAttribute::Gateway(addr.into()),
+                RouteAttribute::PrefSource(source.into()),
+            ]);
+        }
         Via::Blackhole => message.header.kind = RouteType::BlackHole,
         Via::Unreachable => message.header.kind = RouteType::Unreachable,
     }

@@ -12,7 +12,7 @@
 //!
 //! The last byte of an IPv4 address and the last group of the IPv6 address of the same thing are the same number.
 //! The outside client's source address chooses the node at which its traffic to a ClusterIP, external IP or
-//! LoadBalancer IP arrives.
+//! LoadBalancer IP arrives; when it chooses none, it has the address for the first node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

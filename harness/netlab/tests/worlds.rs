@@ -238,7 +238,7 @@ async fn everybody_reaches_everybody() -> Test {
     for (who, addrs) in &places {
         serve(&world, who, addrs).await?;
     }
-    let start = Instant::now();
+    // UDP is not sent again, so not even the first packet over a wire may be lost.
     let mut count = 0;
     for (from, own) in &places {
         let mut specs = Vec::new();
@@ -266,12 +266,6 @@ async fn everybody_reaches_everybody() -> Test {
         }
     }
     check(count == places.len() * places.len() * 4, count)?;
-    // The first packet of any wire or neighbour that needed a second try would cost a second.
-    check(
-        start.elapsed() < Duration::from_secs(1) || cfg!(debug_assertions),
-        start.elapsed(),
-    )?;
-
     // hostNetwork pods are their node; clients of an extra network reach the nodes in it.
     let daemon = plan.pod("daemon").ok_or("no daemon")?;
     let node2 = plan.node("node2").ok_or("no node2")?;
@@ -771,9 +765,10 @@ async fn a_killed_harness_leaves_nothing() -> Test {
     let own = namespaces(std::process::id());
     let mut theirs: BTreeSet<PathBuf> = members.iter().flat_map(|pid| namespaces(*pid)).collect();
     theirs.retain(|namespace| !own.contains(namespace));
-    // 13 network namespaces in use, and PID 1's first one is not; candidate and PID 1 have a mount namespace each.
+    // PID 1, 14 agents and the candidate; 13 network namespaces, a mount namespace each for PID 1 and the candidate,
+    // and one user and one PID namespace.
     check(
-        members.len() > 13 && theirs.len() > 13 + 4,
+        members.len() == 16 && theirs.len() == 13 + 2 + 2,
         (&members, &theirs),
     )?;
     let leftovers = netlab::leftovers();
