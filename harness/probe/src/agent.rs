@@ -69,9 +69,12 @@ async fn serve(read: OwnedFd, write: OwnedFd) -> io::Result<()> {
         };
         let (answers, state) = (answers.clone(), state.clone());
         tokio::spawn(async move {
-            let result = match state.handle(request.request).await {
-                Ok(response) => Reply::Ok(response),
-                Err(e) => Reply::Err(format!("{e:#}")),
+            // A task of its own: should it panic, the caller learns that at once rather than by its deadline.
+            let handled = tokio::spawn(async move { state.handle(request.request).await });
+            let result = match handled.await {
+                Ok(Ok(response)) => Reply::Ok(response),
+                Ok(Err(e)) => Reply::Err(format!("{e:#}")),
+                Err(e) => Reply::Err(format!("the agent's task ended: {e}")),
             };
             let answer = ResponseFrame {
                 id: request.id,
