@@ -43,6 +43,12 @@ pub(super) fn answer(
             "the object provided is not a JSON object",
         ));
     }
+    let mut kinds = REVIEWS.iter().flat_map(|(_, kinds)| *kinds);
+    let kind = kinds
+        .find(|(plural, _)| *plural == path.plural)
+        .map_or("", |(_, kind)| *kind);
+    review["kind"] = json!(kind);
+    review["apiVersion"] = json!(format!("{}/{}", path.group, path.version));
     let who = json!({"username": user, "groups": ["system:authenticated", "system:masters"]});
     review["status"] = match path.plural.as_str() {
         "tokenreviews" => json!({"authenticated": true, "user": who}),

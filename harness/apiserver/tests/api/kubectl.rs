@@ -182,8 +182,7 @@ async fn client_side_apply_and_the_rest_of_the_day() {
             "apiVersion: v1\nkind: Namespace\nmetadata: {name: team}",
         )
         .await;
-    let map =
-        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c, namespace: team}\ndata: {k: v}";
+    let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c, namespace: team}\ndata: {k: v}";
     kubectl.run(&["create", "-f", "-"], map).await;
     assert_eq!(
         kubectl
