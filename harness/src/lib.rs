@@ -3,9 +3,13 @@
 //! The command is in [`cli`]; what it stands on, from top to bottom: [`plan`] (which cases), [`run`] (attempts, verdicts,
 //! the event log), [`scenario`] (documents), [`cluster`] (worlds with a candidate in them) and [`candidate`] (manifests).
 
+pub mod bench;
 pub mod candidate;
 pub mod cli;
 pub mod cluster;
 pub mod plan;
 pub mod run;
+mod roles;
 pub mod scenario;
+
+pub use roles::dispatch;

@@ -1,5 +1,6 @@
 //! The command line: one file per command; thin: parse, call, print.
 
+mod bench;
 mod certify;
 mod clean;
 mod cluster;
@@ -42,6 +43,8 @@ enum Command {
     Explain(explain::Explain),
     /// Say what this kernel and machine can do, what is missing and how to get it.
     Doctor(doctor::Doctor),
+    /// Measure worlds, the embedded API and proxies.
+    Bench(bench::Bench),
     /// Clusters to look around in.
     Cluster(cluster::Cluster),
     /// Remove what a crash may have left behind.
@@ -68,6 +71,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         .init();
     let color = !cli.no_color && std::env::var_os("NO_COLOR").is_none();
     let result = match cli.command {
+        Command::Bench(command) => command.run(),
         Command::Certify(command) => command.run(color),
         Command::Run(command) => command.run(color),
         Command::List(command) => command.run(),

@@ -137,11 +137,17 @@ impl NetnsCluster {
     /// Starts the candidate on every node and waits until it is ready everywhere.
     pub async fn start_candidate(&mut self) -> Result<(), ClusterError> {
         let started = std::time::Instant::now();
+        self.launch_candidate().await?;
+        self.wait_ready(None).await?;
+        self.ready = started.elapsed();
+        Ok(())
+    }
+
+    /// Starts the candidate on every node without waiting for anything but that its processes run.
+    pub async fn launch_candidate(&mut self) -> Result<(), ClusterError> {
         for instance in &mut self.instances {
             instance.start(&self.world, &self.candidate).await?;
         }
-        self.wait_ready(None).await?;
-        self.ready = started.elapsed();
         Ok(())
     }
 

@@ -1,0 +1,23 @@
+//! One binary, several callers: what it does besides being the command.
+
+use std::{ffi::OsString, process::ExitCode};
+
+/// Takes the part that the first argument names: the first process of a world, the bundled reference proxy, or the client of a
+/// benchmark. `None` when it names none of these, so that the caller is what it says it is.
+///
+/// Every binary that builds worlds calls this first thing in `main`: a world needs a process without threads, and the
+/// reference candidate is started from the running binary.
+pub fn dispatch(args: &[OsString]) -> Option<ExitCode> {
+    match args.get(1)?.to_str()? {
+        netlab::SUBCOMMAND => {
+            let rest: Vec<String> = args[2..].iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
+            netlab::world_main(&rest)
+        }
+        "reference-proxy" => {
+            let rest = std::iter::once("reference-proxy".into()).chain(args[2..].iter().cloned());
+            Some(reference_proxy::main_with_args(rest.collect()))
+        }
+        crate::bench::WATCHER => Some(crate::bench::watcher_main()),
+        _ => None,
+    }
+}
