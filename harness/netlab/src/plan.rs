@@ -758,7 +758,8 @@ mod tests {
             Plan::new(&topology).map(drop)
         };
         assert_eq!(with(|_| ()), Ok(()));
-        let cases: [(fn(&mut Topology), PlanError); 10] = [
+        type Change = fn(&mut Topology);
+        let cases: [(Change, PlanError); 10] = [
             (|t| t.nodes.clear(), PlanError::NoNodes),
             (
                 |t| t.pods[0].name = "node1".to_owned(),

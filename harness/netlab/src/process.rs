@@ -69,7 +69,7 @@ pub struct Output {
 }
 
 /// A process inside a world, in a process group of its own. Dropping the handle does not end it; the end of the
-/// world does.
+/// world does. Somebody must read its output: it blocks while a pipe is full, and fails to write when the reader is gone.
 pub struct Process {
     control: Arc<Control>,
     inside: i32,

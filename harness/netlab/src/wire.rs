@@ -201,3 +201,51 @@ pub(crate) fn receive<T: for<'de> Deserialize<'de>>(
     }
     Ok(Some((serde_json::from_slice(&bytes)?, fds)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{Read, Write};
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn frames_of_any_size_arrive_with_their_own_descriptors() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let sizes = [0, 1, 100_000, 3_000_000, 5];
+        let sender = std::thread::spawn(move || {
+            for (n, size) in sizes.into_iter().enumerate() {
+                // Pipes that say which frame they belong to, one more with each frame.
+                let pipes: Vec<_> = (0..n).map(|_| std::io::pipe().unwrap()).collect();
+                let raw: Vec<RawFd> = pipes.iter().map(|(read, _)| read.as_raw_fd()).collect();
+                let message = FromWorld::Fault(Fault {
+                    kind: crate::error::FaultKind::System,
+                    step: "x".repeat(size),
+                    errno: n as i32,
+                    message: None,
+                });
+                send(theirs.as_fd(), &message, &raw).unwrap();
+                for (_, mut write) in pipes {
+                    write.write_all(&[n as u8]).unwrap();
+                }
+            }
+        });
+        for (n, size) in sizes.into_iter().enumerate() {
+            let (message, fds) = receive::<FromWorld>(ours.as_fd()).unwrap().unwrap();
+            let FromWorld::Fault(fault) = message else {
+                panic!("{message:?}");
+            };
+            assert_eq!((fault.step.len(), fault.errno), (size, n as i32));
+            assert_eq!(fds.len(), n);
+            for fd in fds {
+                let mut text = Vec::new();
+                File::from(fd).read_to_end(&mut text).unwrap();
+                assert_eq!(text, [n as u8]);
+            }
+        }
+        sender.join().unwrap();
+        assert!(receive::<FromWorld>(ours.as_fd()).unwrap().is_none());
+    }
+}

@@ -31,6 +31,9 @@ pub const SUBCOMMAND: &str = "__world";
 /// How long anything asked of PID 1 may take. It takes milliseconds; this bounds a machine that has come to a stop.
 const ANSWER: Duration = Duration::from_secs(60);
 
+/// Probe agents by name.
+type Agents = BTreeMap<String, Agent>;
+
 static WORLDS: AtomicU64 = AtomicU64::new(1);
 
 /// How to build a world.
@@ -47,7 +50,7 @@ pub struct World {
     id: u64,
     plan: Plan,
     control: Arc<Control>,
-    agents: RwLock<BTreeMap<String, Agent>>,
+    agents: RwLock<Agents>,
     child: Mutex<Option<Child>>,
 }
 
@@ -78,7 +81,7 @@ impl World {
         names.extend(topology.nodes.iter().map(|node| node.name.clone()));
         names.extend(topology.outside.iter().map(|_| "outside".to_owned()));
         names.extend(topology.clients.iter().map(|client| client.name.clone()));
-        let (agents, channels) = channels(&names)?;
+        let (mut agents, channels) = channels(&names)?;
         let build = Command::Build {
             topology: topology.clone(),
             read_only_binds: options.read_only_binds.clone(),
@@ -95,7 +98,7 @@ impl World {
             requests.push((pods.to_vec(), agents, channels));
         }
         let added = async {
-            let mut added = BTreeMap::new();
+            let mut added = Agents::new();
             for (pods, agents, channels) in requests {
                 let raw = control::raw(&channels);
                 self.control
@@ -107,7 +110,6 @@ impl World {
         };
         let (_, added) = tokio::try_join!(biased; built, added)?;
         drop(channels);
-        let mut agents: BTreeMap<String, Agent> = agents.into_iter().collect();
         agents.extend(added);
         greet(&agents).await?;
         self.write_agents().extend(agents);
@@ -157,7 +159,6 @@ impl World {
         self.call(command, &control::raw(&channels), "add a pod")
             .await?;
         drop(channels);
-        let agents: BTreeMap<String, Agent> = agents.into_iter().collect();
         greet(&agents).await?;
         self.write_agents().extend(agents);
         Ok(())
@@ -384,7 +385,7 @@ impl World {
         self.control.call(command, fds, what, ANSWER).await
     }
 
-    fn write_agents(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<String, Agent>> {
+    fn write_agents(&self) -> std::sync::RwLockWriteGuard<'_, Agents> {
         self.agents.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -413,8 +414,8 @@ impl std::fmt::Debug for World {
 
 /// Kills PID 1 and waits until the kernel has taken the rest down with it, but not forever.
 fn end(child: &mut Child) {
-    // The child waits for PID 1, so SIGTERM'ing it would leave PID 1 to die on its own a moment later. Killing PID 1
-    // first makes the child's end mean that all is over.
+    // The child waits for PID 1, so when PID 1 is killed first, the child's end means that all is over. Killed itself,
+    // it would leave PID 1 to die a moment later.
     let pid = child.id();
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
     let first = children
@@ -477,22 +478,22 @@ fn read_pipe() -> io::Result<(pipe::Receiver, OwnedFd)> {
 }
 
 /// A channel per agent: the client ends by name, and the descriptors to pass in.
-fn channels(names: &[String]) -> Result<(Vec<(String, Agent)>, Vec<OwnedFd>)> {
+fn channels(names: &[String]) -> Result<(Agents, Vec<OwnedFd>)> {
     let failed = |e| WorldError::system("make a socket pair", e);
-    let mut agents = Vec::new();
+    let mut agents = Agents::new();
     let mut channels = Vec::new();
     for name in names {
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         ours.set_nonblocking(true).map_err(failed)?;
         let stream = tokio::net::UnixStream::from_std(ours).map_err(failed)?;
-        agents.push((name.clone(), Agent::new(stream)));
+        agents.insert(name.clone(), Agent::new(stream));
         channels.push(OwnedFd::from(theirs));
     }
     Ok((agents, channels))
 }
 
 /// Waits until every agent answers.
-async fn greet(agents: &BTreeMap<String, Agent>) -> Result<()> {
+async fn greet(agents: &Agents) -> Result<()> {
     let mut greetings = tokio::task::JoinSet::new();
     for (who, agent) in agents {
         let (who, agent) = (who.clone(), agent.clone());
