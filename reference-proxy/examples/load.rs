@@ -1,6 +1,6 @@
 //! Measures the compiler and the kernel without an API server: `cargo run --release -p reference-proxy --example load [services] [endpoints]`.
 //!
-//! It changes the ruleset of the network namespace that it runs in, so it refuses to run where other tables exist; use `unshare -Urn`.
+//! It changes the ruleset of the network namespace that it runs in, so it refuses to run where there are interfaces; use `unshare -Urn`.
 
 use std::{net::Ipv4Addr, sync::Arc, time::Instant};
 
@@ -67,6 +67,16 @@ fn median(mut times: Vec<f64>) -> f64 {
 }
 
 fn main() -> std::io::Result<()> {
+    let interfaces = std::fs::read_to_string("/proc/self/net/dev")?;
+    if interfaces
+        .lines()
+        .skip(2)
+        .any(|line| !line.trim_start().starts_with("lo:"))
+    {
+        return Err(std::io::Error::other(
+            "run this in an empty network namespace: unshare -Urn",
+        ));
+    }
     let mut arguments = std::env::args().skip(1).filter_map(|a| a.parse().ok());
     let services: u32 = arguments.next().unwrap_or(10_000);
     let endpoints: u32 = arguments.next().unwrap_or(5);

@@ -182,6 +182,10 @@ impl CommandBackend {
                 }
             }
         }
+        let ranges = |e: &&Element| e.set.kind.has_ranges();
+        for element in changes.remove.iter().filter(ranges) {
+            text.push_str(&element_block("delete", element.set, [element]));
+        }
         for run in changes.add.chunk_by(|a, b| a.set == b.set) {
             text.push_str(&element_block("add", run[0].set, run));
         }
@@ -201,7 +205,13 @@ impl CommandBackend {
                 .collect();
             text.push_str(&element_block("add", set, &new));
         }
-        for run in changes.remove.chunk_by(|a, b| a.set == b.set) {
+        let others: Vec<Element> = changes
+            .remove
+            .iter()
+            .filter(|e| !e.set.kind.has_ranges())
+            .copied()
+            .collect();
+        for run in others.chunk_by(|a, b| a.set == b.set) {
             text.push_str(&element_block("delete", run[0].set, run));
         }
         if text.is_empty() {

@@ -63,6 +63,7 @@ pub fn frontends(service: &Service, around: &Surroundings) -> Vec<(Frontend, Fro
     out.sort_unstable();
     // The lowest kind of an address that occurs twice comes first.
     out.dedup_by(|later, first| later.0 == first.0);
+    out.shrink_to_fit();
     out
 }
 
@@ -135,6 +136,10 @@ pub fn compile<'a>(
     out.own.sort_unstable();
     out.shared.sort_unstable();
     out.shared.dedup();
+    // Ten thousand Services keep these for as long as they live.
+    out.own.shrink_to_fit();
+    out.shared.shrink_to_fit();
+    out.udp.shrink_to_fit();
     out
 }
 

@@ -4,7 +4,7 @@
 //! and the others wait for it, and shared elements, which are counted.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     net::SocketAddr,
 };
 
@@ -25,7 +25,8 @@ struct Claim {
 #[derive(Debug, Default)]
 struct Entry {
     service: Option<Service>,
-    slices: BTreeMap<SliceKey, Slice>,
+    /// Sorted by key. Nearly always one or two, for which a tree would cost a kilobyte.
+    slices: Vec<(SliceKey, Slice)>,
     claims: Vec<(Frontend, FrontendKind, usize)>,
     compiled: Compiled,
     affinity: Option<u32>,
@@ -114,7 +115,7 @@ impl State {
         {
             self.slice_owner.remove(key);
             if let Some(entry) = self.entries.get_mut(&owner) {
-                entry.slices.remove(key);
+                entry.slices.retain(|(known, _)| known != key);
             }
             self.dirty.insert(owner);
             if slice.is_none() {
@@ -126,10 +127,14 @@ impl State {
         };
         let owner = slice.service.clone();
         let entry = self.entries.entry(owner.clone()).or_default();
-        if entry.slices.get(key) == Some(&slice) {
-            return false;
+        match entry.slices.binary_search_by(|(known, _)| known.cmp(key)) {
+            Ok(at) if entry.slices[at].1 == slice => return false,
+            Ok(at) => entry.slices[at].1 = slice,
+            Err(at) => {
+                entry.slices.reserve_exact(1);
+                entry.slices.insert(at, (key.clone(), slice));
+            }
         }
-        entry.slices.insert(key.clone(), slice);
         self.slice_owner.insert(key.clone(), owner.clone());
         self.dirty.insert(owner);
         true
@@ -174,11 +179,14 @@ impl State {
         true
     }
 
+    /// Forgets a Service that left nothing behind: no object, no slices, and nothing in the kernel that still has to be withdrawn.
     fn drop_if_empty(&mut self, key: &ServiceKey) {
-        let empty = self
-            .entries
-            .get(key)
-            .is_some_and(|entry| entry.service.is_none() && entry.slices.is_empty());
+        let empty = self.entries.get(key).is_some_and(|entry| {
+            entry.service.is_none()
+                && entry.slices.is_empty()
+                && entry.claims.is_empty()
+                && entry.compiled == Compiled::default()
+        });
         if empty {
             self.entries.remove(key);
         }
@@ -262,7 +270,7 @@ impl State {
                 None => Compiled::default(),
                 Some(service) => compile(
                     service,
-                    entry.slices.values(),
+                    entry.slices.iter().map(|(_, slice)| slice),
                     &self.around,
                     &entry.claims,
                     |frontend| self.owner(frontend) == Some(&key),
@@ -552,3 +560,6 @@ impl Ledger {
         changes
     }
 }
+
+#[cfg(test)]
+mod tests;

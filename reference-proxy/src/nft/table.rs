@@ -175,14 +175,32 @@ impl NetlinkTable {
         let chains = changes.chains();
         let sticky = changes.sticky();
         packer.push_on_demand(&chains, &sticky)?;
-        for group in groups(&changes.add, |e| e.set) {
-            packer.push(&encode_adds(group))?;
+        for run in changes.add.chunk_by(|a, b| a.set == b.set) {
+            let set = run[0].set;
+            if set.kind.has_ranges() {
+                let mut atom = Batch::default();
+                for group in groups(removals_of(&changes.remove, set), |e| e.set) {
+                    atom.extend(&encode_removals(group));
+                }
+                for group in groups(run, |e| e.set) {
+                    atom.extend(&encode_adds(group));
+                }
+                packer.push(&atom)?;
+                continue;
+            }
+            for group in groups(run, |e| e.set) {
+                packer.push(&encode_adds(group))?;
+            }
         }
         for group in groups(&changes.replace, |(e, _)| e.set) {
             packer.push(&encode_replacements(group))?;
         }
         for group in groups(&changes.remove, |e| e.set) {
-            packer.push(&encode_removals(group))?;
+            let set = group[0].set;
+            let done = set.kind.has_ranges() && changes.add.iter().any(|e| e.set == set);
+            if !done {
+                packer.push(&encode_removals(group))?;
+            }
         }
         packer.flush()?;
         self.chains.extend(chains);
@@ -431,10 +449,7 @@ impl NetlinkTable {
                 continue;
             }
             let mut listed = self.list_elements(*set)?;
-            let ranges = matches!(
-                set.kind,
-                SetKind::ClusterSources | SetKind::Pods | SetKind::LocalSources
-            );
+            let ranges = set.kind.has_ranges() && set.kind != SetKind::SourceRanges;
             let expected = by_set.remove(set).unwrap_or_default();
             if ranges {
                 // The ends of neighbouring ranges belong together: all or nothing.
@@ -499,12 +514,7 @@ impl NetlinkTable {
         packer.push_on_demand(&chains, &sticky)?;
         let ranges: Vec<(SetId, WireKey)> = wrong
             .keys()
-            .filter(|(set, _)| {
-                matches!(
-                    set.kind,
-                    SetKind::ClusterSources | SetKind::Pods | SetKind::LocalSources
-                )
-            })
+            .filter(|(set, _)| set.kind.has_ranges())
             .cloned()
             .collect();
         for key in &ranges {
@@ -644,6 +654,16 @@ fn groups<T>(items: &[T], set: impl Fn(&T) -> SetId) -> impl Iterator<Item = &[T
     items
         .chunk_by(move |a, b| set(a) == set(b))
         .flat_map(|run| run.chunks(ELEMENTS_PER_MESSAGE))
+}
+
+/// The removals from one set; they are sorted by set.
+fn removals_of(removals: &[Element], set: SetId) -> &[Element] {
+    let start = removals.iter().position(|e| e.set == set);
+    start.map_or(&[], |start| {
+        let rest = &removals[start..];
+        let end = rest.iter().position(|e| e.set != set);
+        &rest[..end.unwrap_or(rest.len())]
+    })
 }
 
 fn encode_adds(group: &[Element]) -> Batch {

@@ -180,6 +180,14 @@ impl SetKind {
         Self::ClusterIps,
     ];
 
+    /// Whether its keys are ranges. The kernel refuses ranges that overlap, so old ones go before new ones come.
+    pub fn has_ranges(self) -> bool {
+        matches!(
+            self,
+            Self::SourceRanges | Self::ClusterSources | Self::Pods | Self::LocalSources
+        )
+    }
+
     /// The place in the order of additions; removals go the other way round.
     pub fn rank(self) -> u8 {
         match self {

@@ -1,0 +1,308 @@
+//! Incremental work equals work from scratch, whatever happened before.
+
+use std::{collections::HashMap, sync::Arc};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    compile::Surroundings,
+    model::{Endpoint, Node, ServicePort, SlicePort, State as EndpointState},
+    ruleset::Protocol,
+};
+
+/// What a kernel would make of the changes.
+#[derive(Default)]
+struct Table(HashMap<(SetId, Key), Data>);
+
+impl Table {
+    fn apply(&mut self, changes: &Changes) {
+        for element in &changes.remove {
+            let before = self.0.remove(&(element.set, element.key));
+            assert_eq!(before, Some(element.data), "removed what was not there");
+        }
+        for (element, data) in &changes.replace {
+            let before = self.0.insert((element.set, element.key), *data);
+            assert_eq!(before, Some(element.data), "replaced what was not there");
+        }
+        for element in &changes.add {
+            let before = self.0.insert((element.set, element.key), element.data);
+            assert_eq!(before, None, "added what was there");
+        }
+    }
+}
+
+fn as_map(elements: Vec<Element>) -> HashMap<(SetId, Key), Data> {
+    let count = elements.len();
+    let map: HashMap<_, _> = elements
+        .into_iter()
+        .map(|e| ((e.set, e.key), e.data))
+        .collect();
+    assert_eq!(map.len(), count, "two elements with one key");
+    map
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Service(u8, Option<Service>),
+    Slice(u8, Option<Slice>),
+    Node(Surroundings),
+    Sync,
+}
+
+fn service_key(number: u8) -> ServiceKey {
+    format!("default/s{number}").into()
+}
+
+fn ip(family: bool, last: u8) -> std::net::IpAddr {
+    let text = if family {
+        format!("10.0.0.{}", last + 1)
+    } else {
+        format!("fd00::{:x}", last + 1)
+    };
+    text.parse().expect("an address of the test")
+}
+
+fn ips() -> impl Strategy<Value = Vec<std::net::IpAddr>> {
+    prop::collection::btree_set((any::<bool>(), 0..4u8), 0..3).prop_map(|set| {
+        set.into_iter()
+            .map(|(family, last)| ip(family, last))
+            .collect()
+    })
+}
+
+fn protocol() -> impl Strategy<Value = Protocol> {
+    prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)]
+}
+
+fn service() -> impl Strategy<Value = Service> {
+    let ports = prop::collection::vec(
+        (protocol(), 80..82u16, prop::option::of(30000..30002u16)),
+        0..3,
+    );
+    let affinity = prop::option::of(prop_oneof![Just(10u32), Just(20)]);
+    let ranged = any::<bool>();
+    (
+        ips(),
+        ips(),
+        ips(),
+        ports,
+        affinity,
+        any::<(bool, bool)>(),
+        ranged,
+    )
+        .prop_map(
+            |(cluster_ips, external_ips, load_balancer_ips, ports, affinity, local, ranged)| {
+                Service {
+                    cluster_ips,
+                    external_ips,
+                    load_balancer_ips,
+                    source_ranges: if ranged {
+                        vec!["10.1.0.0/16".parse().expect("a range")]
+                    } else {
+                        Vec::new()
+                    },
+                    ports: ports
+                        .into_iter()
+                        .enumerate()
+                        .map(|(at, (protocol, port, node_port))| ServicePort {
+                            name: format!("p{at}").into(),
+                            protocol,
+                            port,
+                            node_port,
+                        })
+                        .collect(),
+                    affinity,
+                    internal_local: local.0,
+                    external_local: local.1,
+                    health_check_node_port: local.1.then_some(32000),
+                }
+            },
+        )
+}
+
+fn slice() -> impl Strategy<Value = Slice> {
+    let endpoint =
+        (any::<(bool, bool)>(), 0..6u8, 0..4u8).prop_map(|((family, local), last, state)| {
+            Endpoint {
+                ip: ip(family, last + 100),
+                state: match state {
+                    0 => EndpointState::Unusable { serving: false },
+                    1 => EndpointState::Terminating,
+                    _ => EndpointState::Ready,
+                },
+                local,
+                for_this_node: None,
+                zones: Box::default(),
+            }
+        });
+    let ports = prop::collection::vec((0..3u8, protocol(), 8080..8082u16), 0..3);
+    (0..4u8, ports, prop::collection::vec(endpoint, 0..5)).prop_map(|(owner, ports, endpoints)| {
+        Slice {
+            service: service_key(owner),
+            ports: ports
+                .into_iter()
+                .map(|(name, protocol, port)| SlicePort {
+                    name: format!("p{name}").into(),
+                    protocol,
+                    port,
+                })
+                .collect(),
+            endpoints,
+        }
+    })
+}
+
+fn surroundings() -> impl Strategy<Value = Surroundings> {
+    (ips(), ips()).prop_map(|(node, node_port_ips)| Surroundings {
+        node: Node {
+            ips: node,
+            pod_cidrs: vec!["10.0.0.96/28".parse().expect("a range")],
+            zone: None,
+            eligible: true,
+        },
+        node_port_ips,
+        cluster_cidrs: Vec::new(),
+    })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..4u8, prop::option::weighted(0.8, service())).prop_map(|(n, s)| Step::Service(n, s)),
+        4 => (0..5u8, prop::option::weighted(0.8, slice())).prop_map(|(n, s)| Step::Slice(n, s)),
+        1 => surroundings().prop_map(Step::Node),
+        3 => Just(Step::Sync),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn incremental_equals_from_scratch(steps in prop::collection::vec(step(), 1..40)) {
+        let mut state = State::default();
+        let mut table = Table::default();
+        let mut services: HashMap<u8, Service> = HashMap::new();
+        let mut slices: HashMap<u8, Slice> = HashMap::new();
+        let mut around = Surroundings::default();
+        for step in steps.into_iter().chain([Step::Sync]) {
+            match step {
+                Step::Service(number, service) => {
+                    state.set_service(&service_key(number), service.clone());
+                    match service {
+                        Some(service) => services.insert(number, service),
+                        None => services.remove(&number),
+                    };
+                }
+                Step::Slice(number, slice) => {
+                    let key: SliceKey = format!("default/e{number}").into();
+                    state.set_slice(&key, slice.clone());
+                    match slice {
+                        Some(slice) => slices.insert(number, slice),
+                        None => slices.remove(&number),
+                    };
+                }
+                Step::Node(new) => {
+                    around = new.clone();
+                    state.set_surroundings(new);
+                }
+                Step::Sync => {
+                    table.apply(&state.sync().changes);
+                    let mut scratch = State::new(around.clone());
+                    for (number, service) in &services {
+                        scratch.set_service(&service_key(*number), Some(service.clone()));
+                    }
+                    for (number, slice) in &slices {
+                        let key: SliceKey = format!("default/e{number}").into();
+                        scratch.set_slice(&key, Some(slice.clone()));
+                    }
+                    scratch.sync_first();
+                    let expected = as_map(scratch.elements());
+                    prop_assert_eq!(&table.0, &expected);
+                    prop_assert_eq!(as_map(state.elements()), expected);
+                    prop_assert_eq!(state.no_local_endpoints(), scratch.no_local_endpoints());
+                    prop_assert_eq!(state.udp(), scratch.udp());
+                }
+            }
+        }
+    }
+
+    /// What is told again changes nothing, in whatever order (KPNG's hash bug, kubernetes-sigs/kpng).
+    #[test]
+    fn no_op_updates_do_nothing(
+        services in prop::collection::vec(service(), 1..4),
+        slices in prop::collection::vec(slice(), 0..5),
+    ) {
+        let mut state = State::new(Surroundings::default());
+        for round in 0..2 {
+            for (number, service) in services.iter().enumerate() {
+                let changed = state.set_service(&service_key(number as u8), Some(service.clone()));
+                prop_assert!(round == 0 || !changed);
+            }
+            let mut order: Vec<_> = slices.iter().enumerate().collect();
+            if round == 1 {
+                order.reverse();
+            }
+            for (number, slice) in order {
+                let key: Arc<str> = format!("default/e{number}").into();
+                let changed = state.set_slice(&key, Some(slice.clone()));
+                prop_assert!(round == 0 || !changed);
+            }
+            let work = state.sync();
+            prop_assert!(round == 0 || (work.changes.is_empty() && work.compiled == 0));
+        }
+    }
+}
+
+/// Two Services swap their node ports in one batch (kubernetes/kubernetes#128829): every element is replaced, none removed or added.
+#[test]
+fn swapped_node_ports_are_replacements() {
+    let around = Surroundings {
+        node_port_ips: vec![ip(true, 0)],
+        ..Surroundings::default()
+    };
+    let mut state = State::new(around);
+    let with = |node_port, cluster_ip: u8| Service {
+        cluster_ips: vec![ip(true, cluster_ip)],
+        external_ips: Vec::new(),
+        load_balancer_ips: Vec::new(),
+        source_ranges: Vec::new(),
+        ports: vec![ServicePort {
+            name: "p0".into(),
+            protocol: Protocol::Tcp,
+            port: 80,
+            node_port: Some(node_port),
+        }],
+        affinity: None,
+        internal_local: false,
+        external_local: false,
+        health_check_node_port: None,
+    };
+    for (number, node_port) in [(0, 30000), (1, 30001)] {
+        state.set_service(&service_key(number), Some(with(node_port, number + 1)));
+        let key: SliceKey = format!("default/e{number}").into();
+        let slice = Slice {
+            service: service_key(number),
+            ports: vec![SlicePort {
+                name: "p0".into(),
+                protocol: Protocol::Tcp,
+                port: 8080,
+            }],
+            endpoints: vec![Endpoint {
+                ip: ip(true, number + 100),
+                state: EndpointState::Ready,
+                local: false,
+                for_this_node: None,
+                zones: Box::default(),
+            }],
+        };
+        state.set_slice(&key, Some(slice));
+    }
+    state.sync();
+    state.set_service(&service_key(0), Some(with(30001, 1)));
+    state.set_service(&service_key(1), Some(with(30000, 2)));
+    let changes = state.sync().changes;
+    assert!(changes.add.is_empty(), "{:?}", changes.add);
+    assert!(changes.remove.is_empty(), "{:?}", changes.remove);
+    assert_eq!(changes.replace.len(), 2, "{:?}", changes.replace);
+}
