@@ -52,6 +52,9 @@ struct OpenWatch {
     delivered: u64,
 }
 
+/// A kind that is waited for, with the resources of that name and the version each must have reached.
+type Wanted = (String, Vec<(Arc<ResourceType>, u64)>);
+
 #[derive(Default)]
 struct Inner {
     users: BTreeMap<String, ClientStats>,
@@ -178,7 +181,7 @@ impl Clients {
         timeout: Duration,
     ) -> Result<Duration, NotWatching> {
         let started = Instant::now();
-        let wanted: Vec<(String, Vec<(Arc<ResourceType>, u64)>)> = {
+        let wanted: Vec<Wanted> = {
             let mut state = lock(state);
             let with_newest = |state: &mut State, kind: &str| {
                 let resources = state.registry.named(kind);

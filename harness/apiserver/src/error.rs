@@ -47,6 +47,13 @@ pub struct StatusError {
     pub reason: String,
     /// What went wrong, for a person.
     pub message: String,
+    /// What it is about. Boxed, so that results stay small.
+    pub details: Box<StatusDetails>,
+}
+
+/// What a refused request was about: `Status.details`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StatusDetails {
     /// The API group of the object concerned.
     pub group: String,
     /// The kind (or plural resource) of the object concerned.
@@ -66,18 +73,14 @@ impl StatusError {
             code,
             reason: reason.to_owned(),
             message: message.into(),
-            group: String::new(),
-            kind: String::new(),
-            name: String::new(),
-            causes: Vec::new(),
-            retry_after_seconds: None,
+            details: Box::default(),
         }
     }
 
     fn about(mut self, group: &str, kind: &str, name: &str) -> Self {
-        self.group = group.to_owned();
-        self.kind = kind.to_owned();
-        self.name = name.to_owned();
+        self.details.group = group.to_owned();
+        self.details.kind = kind.to_owned();
+        self.details.name = name.to_owned();
         self
     }
 
@@ -136,7 +139,7 @@ impl StatusError {
             format!("{what} \"{name}\" is invalid: {text}"),
         )
         .about(group, kind, name);
-        error.causes = causes;
+        error.details.causes = causes;
         error
     }
 
@@ -180,19 +183,19 @@ impl StatusError {
         });
         let mut details = Map::new();
         let fields = [
-            ("name", &self.name),
-            ("group", &self.group),
-            ("kind", &self.kind),
+            ("name", &self.details.name),
+            ("group", &self.details.group),
+            ("kind", &self.details.kind),
         ];
         for (key, value) in fields {
             if !value.is_empty() {
                 details.insert(key.to_owned(), json!(value));
             }
         }
-        if !self.causes.is_empty() {
-            details.insert("causes".to_owned(), json!(self.causes));
+        if !self.details.causes.is_empty() {
+            details.insert("causes".to_owned(), json!(self.details.causes));
         }
-        if let Some(seconds) = self.retry_after_seconds {
+        if let Some(seconds) = self.details.retry_after_seconds {
             details.insert("retryAfterSeconds".to_owned(), json!(seconds));
         }
         if !details.is_empty() {

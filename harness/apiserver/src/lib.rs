@@ -25,7 +25,7 @@ mod write;
 pub use api::{ApiServer, ObjectRef};
 pub use clients::{ClientStats, NotWatching};
 pub use config::Config;
-pub use error::{Error, StatusCause, StatusError};
+pub use error::{Error, StatusCause, StatusDetails, StatusError};
 pub use faults::{FaultReport, Faults};
 pub use history::HistoryEntry;
 pub use registry::ResourceType;

@@ -36,12 +36,12 @@ pub(super) fn too_large(wanted: u64, now: u64) -> StatusError {
         "Timeout",
         format!("Too large resource version: {wanted}, current: {now}"),
     );
-    error.causes.push(StatusCause {
+    error.details.causes.push(StatusCause {
         reason: "ResourceVersionTooLarge".to_owned(),
         message: "Too large resource version".to_owned(),
         field: String::new(),
     });
-    error.retry_after_seconds = Some(1);
+    error.details.retry_after_seconds = Some(1);
     error
 }
 

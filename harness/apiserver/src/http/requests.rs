@@ -131,7 +131,7 @@ fn injected(code: u16) -> StatusError {
     };
     let mut error = StatusError::new(code, reason, "injected by the test harness");
     if matches!(code, 429 | 503) {
-        error.retry_after_seconds = Some(1);
+        error.details.retry_after_seconds = Some(1);
     }
     error
 }
@@ -496,7 +496,7 @@ fn text(text: &'static str) -> Response<Body> {
 fn status(error: &StatusError) -> Response<Body> {
     let code = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = value(code, &error.to_value());
-    if let Some(seconds) = error.retry_after_seconds {
+    if let Some(seconds) = error.details.retry_after_seconds {
         response
             .headers_mut()
             .insert(header::RETRY_AFTER, HeaderValue::from(seconds));

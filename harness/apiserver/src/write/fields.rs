@@ -183,7 +183,9 @@ pub(super) fn remove(value: &mut Value, gone: &Value, kept: &Value) {
                 let Some(items) = value.as_array_mut() else {
                     continue;
                 };
-                items.retain(|item| item.to_string() != text);
+                if let Ok(gone) = serde_json::from_str::<Value>(text) {
+                    items.retain(|item| *item != gone);
+                }
             }
             _ => {}
         }

@@ -98,9 +98,9 @@ pub(super) fn apply(
             listed.join("\n- ")
         );
         let mut error = StatusError::new(409, "Conflict", message);
-        error.kind = target.kind.to_owned();
-        error.name = name.to_owned();
-        error.causes = causes;
+        error.details.kind = target.kind.to_owned();
+        error.details.name = name.to_owned();
+        error.details.causes = causes;
         return Err(error);
     }
 
@@ -244,7 +244,7 @@ mod tests {
         let theirs = json!({"metadata": {"name": "web"}, "spec": {"type": "NodePort"}});
         let error = applied("b", false, &live, &theirs).unwrap_err();
         assert_eq!(
-            (error.code, error.causes[0].field.as_str()),
+            (error.code, error.details.causes[0].field.as_str()),
             (409, ".spec.type")
         );
         let live = applied("b", true, &live, &theirs).unwrap();
