@@ -35,12 +35,20 @@ pub enum FrontendKind {
     ExternalIp,
 }
 
-/// All frontends of a Service with the index of the port, sorted, each once.
+/// All frontends of a Service with the index of the port, sorted, each once. A Service has no frontends in a family in which it has no cluster
+/// IP, whatever external IPs it lists and whatever addresses the node has.
 pub fn frontends(service: &Service, around: &Surroundings) -> Vec<(Frontend, FrontendKind, usize)> {
     let mut out = Vec::new();
+    let families: Vec<Family> = service
+        .cluster_ips
+        .iter()
+        .copied()
+        .map(Family::of)
+        .collect();
     for (at, port) in service.ports.iter().enumerate() {
         let mut push = |ips: &[IpAddr], kind, number| {
-            out.extend(ips.iter().map(|ip| {
+            let ips = ips.iter().filter(|ip| families.contains(&Family::of(**ip)));
+            out.extend(ips.map(|ip| {
                 let frontend = Frontend {
                     ip: *ip,
                     protocol: port.protocol,
