@@ -642,6 +642,17 @@ pub(crate) fn links_up(steps: &[Step]) -> Vec<u32> {
         .collect()
 }
 
+/// The IPv6 addresses that a namespace's steps give it.
+pub(crate) fn addresses6(steps: &[Step]) -> Vec<IpAddr> {
+    steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::Address { addr, .. } => Some(addr.addr()).filter(IpAddr::is_ipv6),
+            _ => None,
+        })
+        .collect()
+}
+
 fn namespace(name: &str, role: Role) -> Namespace {
     Namespace {
         name: name.to_owned(),

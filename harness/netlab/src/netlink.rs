@@ -125,14 +125,37 @@ impl Netlink {
     pub fn link_flags(&mut self, index: u32) -> io::Result<Option<LinkFlags>> {
         let mut message = LinkMessage::default();
         message.header.index = index;
+        match self.get(RouteNetlinkMessage::GetLink(message)) {
+            Ok(RouteNetlinkMessage::NewLink(link)) => Ok(Some(link.header.flags)),
+            Err(error) if error.raw_os_error() != Some(libc::ENODEV) => Err(error),
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether packets to this address are taken in.
+    pub fn is_local(&mut self, addr: IpAddr) -> io::Result<bool> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family(addr);
+        message.header.destination_prefix_length = if addr.is_ipv4() { 32 } else { 128 };
+        message.attributes = vec![RouteAttribute::Destination(addr.into())];
+        match self.get(RouteNetlinkMessage::GetRoute(message)) {
+            Ok(RouteNetlinkMessage::NewRoute(route)) => Ok(route.header.kind == RouteType::Local),
+            Ok(_) => Ok(false),
+            // Without a route, the answer is the error that a packet would get.
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EINVAL | libc::EACCES) => {
+                    Ok(false)
+                }
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Asks for one thing and returns the first answer.
+    fn get(&mut self, message: RouteNetlinkMessage) -> io::Result<RouteNetlinkMessage> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut bytes = Vec::new();
-        serialize(
-            &mut bytes,
-            RouteNetlinkMessage::GetLink(message),
-            NLM_F_REQUEST,
-            self.sequence,
-        );
+        serialize(&mut bytes, message, NLM_F_REQUEST, self.sequence);
         self.socket.send_to(&bytes, &SocketAddr::new(0, 0), 0)?;
         loop {
             let length = self.socket.recv(&mut &mut self.buffer[..], 0)?;
@@ -142,12 +165,7 @@ impl Netlink {
                     continue;
                 }
                 match message.payload {
-                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
-                        return Ok(Some(link.header.flags));
-                    }
-                    NetlinkPayload::Error(error) if error.raw_code() == -libc::ENODEV => {
-                        return Ok(None);
-                    }
+                    NetlinkPayload::InnerMessage(answer) => return Ok(answer),
                     NetlinkPayload::Error(error) => return Err(error.to_io()),
                     _ => {}
                 }

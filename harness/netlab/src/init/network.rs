@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -12,8 +13,8 @@ use crate::blueprint::{self, Namespace, Need, Role, Step, Wire};
 use crate::error::Fault;
 use crate::netlink::{self, Change, Netlink};
 
-/// A link that both ends brought up gets its carrier within microseconds, unless the machine is overloaded.
-const CARRIER: Duration = Duration::from_secs(10);
+/// It takes microseconds; this bounds a machine that has come to a stop.
+const READY: Duration = Duration::from_secs(30);
 
 /// One network namespace.
 pub(super) struct Net {
@@ -89,27 +90,30 @@ impl Nets {
             .apply(steps.iter().map(|step| netlink::step(step, name)))
     }
 
-    /// Waits until the links that these steps brought up can carry packets.
-    pub fn await_carrier(&mut self, name: &str, steps: &[Step]) -> Result<(), Fault> {
-        let deadline = Instant::now() + CARRIER;
+    /// Waits until what these steps set up carries packets: links have a carrier, and addresses are used.
+    ///
+    /// The kernel does the last part of both in work queues: a link's first end hears later of the second one, and an IPv6
+    /// address gets the route that makes it local in the work that would otherwise detect duplicates.
+    pub fn await_ready(&mut self, name: &str, steps: &[Step]) -> Result<(), Fault> {
+        let deadline = Instant::now() + READY;
+        let net = self.get(name)?;
         let ready = LinkFlags::Running | LinkFlags::LowerUp;
         for link in blueprint::links_up(steps) {
-            let step = || format!("get a carrier on #{link} of {name}");
-            loop {
-                let flags = self
-                    .get(name)?
-                    .netlink
-                    .link_flags(link)
-                    .map_err(|e| Fault::system(step(), e))?;
-                if flags.is_some_and(|flags| flags.contains(ready)) {
-                    break;
-                }
-                if Instant::now() > deadline {
-                    return Err(Fault::system(step(), nix::Error::ETIMEDOUT));
-                }
-                // There is nothing to wait on but notifications of every namespace; this is over in microseconds.
-                std::thread::sleep(Duration::from_micros(100));
-            }
+            await_that(
+                deadline,
+                || format!("get a carrier on #{link} of {name}"),
+                || {
+                    let flags = net.netlink.link_flags(link)?;
+                    Ok(flags.is_some_and(|flags| flags.contains(ready)))
+                },
+            )?;
+        }
+        for addr in blueprint::addresses6(steps) {
+            await_that(
+                deadline,
+                || format!("take packets for {addr} in {name}"),
+                || net.netlink.is_local(addr),
+            )?;
         }
         Ok(())
     }
@@ -132,4 +136,19 @@ impl Nets {
             .get_mut(name)
             .ok_or_else(|| Fault::no_such_place(name))
     }
+}
+
+fn await_that(
+    deadline: Instant,
+    step: impl Fn() -> String,
+    mut done: impl FnMut() -> io::Result<bool>,
+) -> Result<(), Fault> {
+    while !done().map_err(|e| Fault::system(step(), e))? {
+        if Instant::now() > deadline {
+            return Err(Fault::system(step(), nix::Error::ETIMEDOUT));
+        }
+        // There is nothing to wait on but the notifications of every namespace; this is over in microseconds.
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    Ok(())
 }

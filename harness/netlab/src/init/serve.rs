@@ -166,7 +166,7 @@ impl Init {
             self.nets.set_up(&namespace.name, &namespace.steps)?;
         }
         for namespace in &namespaces {
-            self.nets.await_carrier(&namespace.name, &namespace.steps)?;
+            self.nets.await_ready(&namespace.name, &namespace.steps)?;
         }
         self.built = Some(Built { root, plan });
         Ok(())
@@ -209,10 +209,10 @@ impl Init {
         }
         for pod in &blueprints {
             self.nets
-                .await_carrier(&pod.namespace.name, &pod.namespace.steps)?;
+                .await_ready(&pod.namespace.name, &pod.namespace.steps)?;
         }
         for (node, steps) in &node_steps {
-            self.nets.await_carrier(node, steps)?;
+            self.nets.await_ready(node, steps)?;
         }
         self.pods
             .extend(pods.into_iter().map(|pod| (pod.name.clone(), pod)));
