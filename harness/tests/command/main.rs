@@ -1,0 +1,11 @@
+//! The command as people and CI systems use it: its exit codes, its messages, its files, and what is left when it is killed.
+//!
+//! Each test runs the built binary. What needs a world says so and is skipped, aloud, where user namespaces are forbidden.
+
+mod cases;
+mod certify;
+mod documents;
+mod ending;
+mod support;
+mod tools;
+mod usage;
