@@ -463,8 +463,18 @@ async fn send_datagram(
             UdpKind::Connected => send_connected(fd, bytes),
         })
         .await;
-    sent.map(|_| ())
-        .map_err(|e| failure(fd, &e, Phase::Datagram))
+    match sent {
+        Ok(_) => Ok(()),
+        // The node's own filter threw the packet away. Whether that was a silent drop or a refusal only the ICMP error
+        // tells, which arrives on the same socket; without one the request is unanswered like any other.
+        Err(e) if thrown_away(&e) => Ok(()),
+        Err(e) => Err(failure(fd, &e, Phase::Datagram)),
+    }
+}
+
+/// Whether a packet was dropped or rejected by the output hook of the sender's own network namespace.
+pub(crate) fn thrown_away(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EPERM)
 }
 
 /// Sends on a connected socket without blocking.

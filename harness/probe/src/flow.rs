@@ -391,6 +391,8 @@ async fn send_datagrams(flow: &Flow, socket: &UdpSocket, spec: &ConnectSpec, non
         for last in [false, true] {
             match socket.async_io(Interest::WRITABLE, send).await {
                 Ok(_) => break,
+                // Only the ICMP error that may follow tells a refusal from a drop.
+                Err(e) if connect::thrown_away(&e) => break,
                 // The first error may be that of an earlier datagram, delivered instead of sending this one.
                 Err(e) => {
                     let earlier = drain_errors(flow, fd, nonce);

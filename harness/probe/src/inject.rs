@@ -45,9 +45,6 @@ pub(crate) fn inject(request: &Inject, connections: &[Connection]) -> anyhow::Re
                 send(&segment(connection, seq, expected, payload.as_bytes())?)?;
                 packets += 1;
             }
-            if packets == 0 {
-                bail!("listener {listener} has no such established connection");
-            }
             Ok(packets)
         }
     }

@@ -199,8 +199,9 @@ pub enum Outcome {
         /// Its text.
         message: String,
     },
-    /// The request could not be sent (such as `EMSGSIZE`, a source address or port that cannot be bound, or `EPERM` when the
-    /// namespace's own ruleset drops a datagram on its way out).
+    /// The request could not be sent (such as `EMSGSIZE`, or a source address or port that cannot be bound). A datagram that
+    /// the namespace's own ruleset throws away on its way out (`EPERM`) is not meant: it counts as refused or
+    /// unanswered, as the ICMP error says that may follow.
     SendFailed {
         /// The error number.
         errno: i32,
