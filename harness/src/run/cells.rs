@@ -71,12 +71,13 @@ impl Cell {
         self.expectation.outcomes.iter().all(|outcome| matches!(outcome, oracle::Outcome::Endpoints { .. }))
     }
 
-    /// An endpoint may answer.
-    pub fn may_answer(&self) -> bool {
-        self.expectation
-            .outcomes
-            .iter()
-            .any(|outcome| matches!(outcome, oracle::Outcome::Endpoints { .. } | oracle::Outcome::NotService))
+    /// Silence would be right, so that waiting long for an answer proves nothing.
+    pub fn may_be_silent(&self) -> bool {
+        self.expectation.outcomes.iter().any(|outcome| match outcome {
+            oracle::Outcome::Drop | oracle::Outcome::NoAnswer => true,
+            oracle::Outcome::NotService => self.expectation.direct == oracle::Direct::Nobody,
+            oracle::Outcome::Endpoints { .. } | oracle::Outcome::Refuse => false,
+        })
     }
 }
 

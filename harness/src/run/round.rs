@@ -58,6 +58,11 @@ pub const PATIENCE_MS: u32 = 3_500;
 /// Where silence is wanted: right answers take well under a millisecond, and the direct path beside it shows that.
 pub const SILENCE_MS: u32 = 300;
 
+/// Where an answer is one of several acceptable outcomes.
+const OPEN_MS: u32 = 1_000;
+/// Silence shows the same in every try, and each costs its whole timeout.
+const FEW: u32 = 4;
+
 /// What a round saw, cell by cell in the order given.
 pub struct Seen {
     /// The tries of each cell.
@@ -86,9 +91,15 @@ impl Attempt<'_> {
         let mut controls: BTreeSet<(String, SocketAddr, oracle::Protocol)> = BTreeSet::new();
         for (index, cell) in cells.iter().enumerate() {
             let agent = cell.from.agent.as_str();
-            let silence = !cell.may_answer();
-            let timeout = if silence { shape.silence_ms } else { shape.patience_ms };
+            let timeout = if cell.wants_answer() {
+                shape.patience_ms
+            } else if cell.may_answer() {
+                shape.patience_ms.min(OPEN_MS)
+            } else {
+                shape.silence_ms
+            };
             let spec = base(cell.to.destination.protocol, cell.target(), shape, timeout, cell.bind());
+            let spec = if cell.wants_answer() { spec } else { ConnectSpec { count: spec.count.min(FEW), ..spec } };
             if shape.lengths.is_empty() {
                 jobs.entry(agent).or_default().push((spec, Job::Cell(index)));
             } else {
