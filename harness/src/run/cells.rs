@@ -71,13 +71,12 @@ impl Cell {
         self.expectation.outcomes.iter().all(|outcome| matches!(outcome, oracle::Outcome::Endpoints { .. }))
     }
 
-    /// Silence would be right, so that waiting long for an answer proves nothing.
-    pub fn may_be_silent(&self) -> bool {
-        self.expectation.outcomes.iter().any(|outcome| match outcome {
-            oracle::Outcome::Drop | oracle::Outcome::NoAnswer => true,
-            oracle::Outcome::NotService => self.expectation.direct == oracle::Direct::Nobody,
-            oracle::Outcome::Endpoints { .. } | oracle::Outcome::Refuse => false,
-        })
+    /// An endpoint may answer.
+    pub fn may_answer(&self) -> bool {
+        self.expectation
+            .outcomes
+            .iter()
+            .any(|outcome| matches!(outcome, oracle::Outcome::Endpoints { .. } | oracle::Outcome::NotService))
     }
 }
 

@@ -100,6 +100,10 @@ impl Attempt<'_> {
             };
             let spec = base(cell.to.destination.protocol, cell.target(), shape, timeout, cell.bind());
             let spec = if cell.wants_answer() { spec } else { ConnectSpec { count: spec.count.min(FEW), ..spec } };
+            // Two first connections of a client at the same time may both find nothing remembered: affinity is about
+            // flows that come one after the other.
+            let parallel = if cell.expectation.affinity.is_some() { 1 } else { spec.parallel };
+            let spec = ConnectSpec { parallel, ..spec };
             if shape.lengths.is_empty() {
                 jobs.entry(agent).or_default().push((spec, Job::Cell(index)));
             } else {
