@@ -10,7 +10,10 @@ use std::{ffi::OsString, process::ExitCode};
 pub fn dispatch(args: &[OsString]) -> Option<ExitCode> {
     match args.get(1)?.to_str()? {
         netlab::SUBCOMMAND => {
-            let rest: Vec<String> = args[2..].iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
+            let rest: Vec<String> = args[2..]
+                .iter()
+                .map(|arg| arg.to_string_lossy().into_owned())
+                .collect();
             netlab::world_main(&rest)
         }
         "reference-proxy" => {

@@ -11,13 +11,7 @@
 //! What the machine or the candidate cannot do is ignored, and `infra:` before a message says that the failure is not the
 //! candidate's.
 
-use std::{
-    env,
-    fmt::Write as _,
-    path::PathBuf,
-    process::ExitCode,
-    sync::Arc,
-};
+use std::{env, fmt::Write as _, path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::ValueEnum as _;
 use harness::{
@@ -59,11 +53,14 @@ struct Shared {
 /// own, and go by the list, see tests that are ignored and not tests that pass.
 fn trials(list: bool) -> Result<Vec<Trial>, Box<dyn std::error::Error>> {
     let profile = match env::var("HARNESS_TEST_PROFILE") {
-        Ok(name) => Profile::from_str(&name, false).map_err(|error| format!("HARNESS_TEST_PROFILE: {error}"))?,
+        Ok(name) => Profile::from_str(&name, false)
+            .map_err(|error| format!("HARNESS_TEST_PROFILE: {error}"))?,
         Err(_) => Profile::default(),
     };
     let seed = match env::var("HARNESS_TEST_SEED") {
-        Ok(seed) => seed.parse().map_err(|error| format!("HARNESS_TEST_SEED: {error}"))?,
+        Ok(seed) => seed
+            .parse()
+            .map_err(|error| format!("HARNESS_TEST_SEED: {error}"))?,
         Err(_) => u64::from(rand::random::<u32>()),
     };
     let candidate = env::var("HARNESS_TEST_CANDIDATE").unwrap_or_else(|_| "reference".into());
@@ -71,18 +68,28 @@ fn trials(list: bool) -> Result<Vec<Trial>, Box<dyn std::error::Error>> {
         candidate: Arc::new(Candidate::load(&candidate)?),
         seed,
         out: env::var_os("HARNESS_TEST_OUT").map(PathBuf::from),
-        runtime: tokio::runtime::Builder::new_multi_thread().enable_all().build()?,
+        runtime: tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?,
     });
     let requirements = Requirements::embedded()?;
     let catalogue = Catalogue::embedded(&requirements)?;
-    let planned =
-        plan::select(&catalogue, &requirements, &shared.candidate, &machine::missing(), profile, &Filter::All);
+    let planned = plan::select(
+        &catalogue,
+        &requirements,
+        &shared.candidate,
+        &machine::missing(),
+        profile,
+        &Filter::All,
+    );
     let forbidden = list && shared.runtime.block_on(worlds_are_forbidden());
     let trial = |planned: Planned| {
         let shared = shared.clone();
         let (id, area) = (planned.key.id.clone(), planned.area.clone());
         let ignored = forbidden || planned.skip.is_some();
-        Trial::ignorable_test(id, move || attempt(&planned, &shared)).with_kind(area).with_ignored_flag(ignored)
+        Trial::ignorable_test(id, move || attempt(&planned, &shared))
+            .with_kind(area)
+            .with_ignored_flag(ignored)
     };
     Ok(planned.into_iter().map(trial).collect())
 }
@@ -96,15 +103,31 @@ fn attempt(planned: &Planned, shared: &Shared) -> Result<Completion, Failed> {
     }
     let case = planned.document.resolve(&planned.key)?;
     rehearse(&case)?;
-    let seed = planned.document.header.seed.unwrap_or_else(|| plan::attempt_seed(shared.seed, &planned.key.id, 1));
-    let attempt = run::run_once(Arc::new(case), shared.candidate.clone(), seed, 1, shared.out.clone(), None);
+    let seed = planned
+        .document
+        .header
+        .seed
+        .unwrap_or_else(|| plan::attempt_seed(shared.seed, &planned.key.id, 1));
+    let attempt = run::run_once(
+        Arc::new(case),
+        shared.candidate.clone(),
+        seed,
+        1,
+        shared.out.clone(),
+        None,
+    );
     let finished = shared.runtime.block_on(attempt);
     match finished.verdict {
         Verdict::Pass => Ok(Completion::Completed),
-        Verdict::Skip => {
-            Ok(ignored(&finished.skip.map_or_else(String::new, |skip| format!("{}: {}", skip.kind, skip.reason))))
-        }
-        Verdict::Infra if finished.infra.as_deref().is_some_and(|infra| infra.contains(FORBIDDEN)) => {
+        Verdict::Skip => Ok(ignored(&finished.skip.map_or_else(String::new, |skip| {
+            format!("{}: {}", skip.kind, skip.reason)
+        }))),
+        Verdict::Infra
+            if finished
+                .infra
+                .as_deref()
+                .is_some_and(|infra| infra.contains(FORBIDDEN)) =>
+        {
             Ok(ignored(&finished.infra.unwrap_or_default()))
         }
         Verdict::Fail | Verdict::Infra => Err(message(&finished, shared).into()),
@@ -134,9 +157,17 @@ fn message(finished: &AttemptFinished, shared: &Shared) -> String {
         let _ = writeln!(text, "infra: {infra}");
     }
     for failure in &finished.failures {
-        let _ = writeln!(text, "{} ({}): {}", failure.kind, failure.verb, failure.message);
+        let _ = writeln!(
+            text,
+            "{} ({}): {}",
+            failure.kind, failure.verb, failure.message
+        );
     }
-    let _ = write!(text, "once more: harness certify --profile all --filter '{}' --seed {}", finished.case, shared.seed);
+    let _ = write!(
+        text,
+        "once more: harness certify --profile all --filter '{}' --seed {}",
+        finished.case, shared.seed
+    );
     if shared.candidate.manifest.name != "reference" {
         let _ = write!(text, " --candidate {}", shared.candidate.manifest.name);
     }

@@ -429,9 +429,17 @@ impl Engine {
 
 type Stale = HashMap<Frontend, HashSet<SocketAddr>>;
 
-/// How long after the first look the second one comes: packets that met the old rules may have made an entry while the new ones came into
-/// force.
+/// How long after the first look the second one comes where [`old_packets_gone`] cannot tell: packets that met the old rules may have made an
+/// entry while the new ones came into force.
 const SECOND_LOOK: Duration = Duration::from_millis(50);
+
+/// Waits until every packet that met the old rules has gone its way and made its entry. The kernel handles a packet within one RCU read-side
+/// section, and `MEMBARRIER_CMD_GLOBAL` waits for a grace period (membarrier(2)). Returns whether it could.
+fn old_packets_gone() -> bool {
+    const GLOBAL: libc::c_int = 1;
+    // SAFETY: membarrier(2) takes three integers and touches no memory of ours.
+    unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) == 0 }
+}
 
 /// Removes stale entries on a thread of its own, so that a large table does not hold up the rules (kubernetes/kubernetes#135323).
 fn spawn_conntrack(metrics: Metrics) -> Sender<Stale> {
@@ -440,17 +448,21 @@ fn spawn_conntrack(metrics: Metrics) -> Sender<Stale> {
         let mut conntrack: Option<Conntrack> = None;
         let mut again: Stale = HashMap::new();
         loop {
-            let mut stale = if again.is_empty() {
-                match receiver.recv() {
-                    Ok(stale) => stale,
-                    Err(mpsc::RecvError) => return,
-                }
+            let wait = if again.is_empty() {
+                None
+            } else if old_packets_gone() {
+                Some(Duration::ZERO)
             } else {
-                match receiver.recv_timeout(SECOND_LOOK) {
-                    Ok(stale) => stale,
-                    Err(RecvTimeoutError::Timeout) => HashMap::new(),
-                    Err(RecvTimeoutError::Disconnected) => return,
-                }
+                Some(SECOND_LOOK)
+            };
+            let received = match wait {
+                None => receiver.recv().map_err(|mpsc::RecvError| RecvTimeoutError::Disconnected),
+                Some(wait) => receiver.recv_timeout(wait),
+            };
+            let mut stale = match received {
+                Ok(stale) => stale,
+                Err(RecvTimeoutError::Timeout) => HashMap::new(),
+                Err(RecvTimeoutError::Disconnected) => return,
             };
             while let Ok(more) = receiver.try_recv() {
                 stale.extend(more);

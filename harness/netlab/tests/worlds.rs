@@ -529,8 +529,7 @@ async fn a_program_from_elsewhere_runs() -> Test {
 }
 
 fn scratch(name: &str) -> Result<PathBuf, Failed> {
-    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
-        .join(format!("netlab-{name}-{}", std::process::id()));
+    let dir = std::env::temp_dir().join(format!("netlab-{name}-{}", std::process::id()));
     fs::create_dir_all(&dir)?;
     Ok(dir)
 }

@@ -12,7 +12,7 @@ use socket2::Socket;
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UdpSocket;
 use tokio::sync::Notify;
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use crate::client::FLOW_STOP_WAIT;
@@ -34,7 +34,7 @@ struct Flow {
     news: Notify,
     /// Ends the sending; receiving goes on until the flow is dropped.
     stop: Notify,
-    task: Mutex<Option<AbortHandle>>,
+    task: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Default)]
@@ -71,7 +71,7 @@ impl Flows {
             spec,
         });
         let task = tokio::spawn(run(flow.clone()));
-        *flow.task.lock().unwrap() = Some(task.abort_handle());
+        *flow.task.lock().unwrap() = Some(task);
         flows.insert(flow.spec.id.clone(), flow);
         Ok(())
     }
@@ -110,8 +110,11 @@ impl Flows {
             }
         };
         let _ = tokio::time::timeout(wait, answered).await;
-        if let Some(task) = flow.task.lock().unwrap().take() {
+        let task = flow.task.lock().unwrap().take();
+        if let Some(task) = task {
             task.abort();
+            // The socket is closed when the task is gone, and only then may its port be used again.
+            let _ = task.await;
         }
         flow.data.lock().unwrap().ended_at.get_or_insert_with(now);
         self.0.lock().unwrap().remove(id);

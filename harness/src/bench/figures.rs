@@ -27,7 +27,9 @@ impl Spread {
         times.sort_unstable();
         let quantile = |share: f64| {
             let rank = (share * times.len() as f64).ceil() as usize;
-            times.get(rank.clamp(1, times.len().max(1)) - 1).map(|time| milliseconds(*time))
+            times
+                .get(rank.clamp(1, times.len().max(1)) - 1)
+                .map(|time| milliseconds(*time))
         };
         Some(Self {
             count: times.len(),
@@ -50,11 +52,21 @@ mod tests {
 
     #[test]
     fn quantiles_are_values_that_were_seen() {
-        let spread = Spread::of((1..=10).rev().map(Duration::from_millis).collect()).expect("ten values");
-        let want = Spread { count: 10, min_ms: 1.0, median_ms: 5.0, p90_ms: 9.0, max_ms: 10.0 };
+        let spread =
+            Spread::of((1..=10).rev().map(Duration::from_millis).collect()).expect("ten values");
+        let want = Spread {
+            count: 10,
+            min_ms: 1.0,
+            median_ms: 5.0,
+            p90_ms: 9.0,
+            max_ms: 10.0,
+        };
         assert_eq!(spread, want);
         let one = Spread::of(vec![Duration::from_micros(1500)]).expect("one value");
-        assert_eq!((one.min_ms, one.median_ms, one.p90_ms, one.max_ms), (1.5, 1.5, 1.5, 1.5));
+        assert_eq!(
+            (one.min_ms, one.median_ms, one.p90_ms, one.max_ms),
+            (1.5, 1.5, 1.5, 1.5)
+        );
         assert_eq!(Spread::of(Vec::new()), None);
     }
 }

@@ -27,6 +27,9 @@ pub struct BenchError {
 impl BenchError {
     /// For `map_err`: completes "failed to ...".
     fn of<E: std::fmt::Display>(step: &str) -> impl FnOnce(E) -> Self + '_ {
-        move |error| Self { step: step.to_owned(), message: error.to_string() }
+        move |error| Self {
+            step: step.to_owned(),
+            message: error.to_string(),
+        }
     }
 }

@@ -85,9 +85,16 @@ pub struct ProxyFigures {
 ///
 /// # Errors
 /// When the world cannot be built or an agent fails; what goes wrong with the candidate is in [`ProxyFigures::problem`].
-pub async fn measure(candidate: &Candidate, size: Size, settings: Settings) -> Result<ProxyFigures, BenchError> {
-    let documents = read_documents("world.yaml", WORLD).map_err(BenchError::of("read the world"))?;
-    let case = documents[0].resolve(&documents[0].cases[0]).map_err(BenchError::of("read the world"))?;
+pub async fn measure(
+    candidate: &Candidate,
+    size: Size,
+    settings: Settings,
+) -> Result<ProxyFigures, BenchError> {
+    let documents =
+        read_documents("world.yaml", WORLD).map_err(BenchError::of("read the world"))?;
+    let case = documents[0]
+        .resolve(&documents[0].cases[0])
+        .map_err(BenchError::of("read the world"))?;
     let cluster = NetnsCluster::build(&case, candidate, ClusterSettings::default())
         .await
         .map_err(BenchError::of("build a world"))?;
@@ -101,7 +108,12 @@ pub async fn measure(candidate: &Candidate, size: Size, settings: Settings) -> R
         peak_rss_bytes: None,
         problem: None,
     };
-    let mut bench = Bench { cluster, size, settings, services: Vec::new() };
+    let mut bench = Bench {
+        cluster,
+        size,
+        settings,
+        services: Vec::new(),
+    };
     let measured = bench.run(&mut figures).await;
     bench.cluster.shutdown().await;
     match measured {
@@ -137,12 +149,18 @@ struct Bench {
 impl Bench {
     async fn run(&mut self, figures: &mut ProxyFigures) -> Result<(), Stop> {
         self.store()?;
-        let client = self.cluster.agent("client").map_err(BenchError::of("find the client"))?;
+        let client = self
+            .cluster
+            .agent("client")
+            .map_err(BenchError::of("find the client"))?;
         let loaded = self.load(&client).await;
         figures.peak_rss_bytes = self.peak_rss();
         let load = loaded?;
         figures.load_ms = Some(milliseconds(load));
-        figures.load_cpu_ms = self.process().and_then(|process| process.cpu_time().ok()).map(milliseconds);
+        figures.load_cpu_ms = self
+            .process()
+            .and_then(|process| process.cpu_time().ok())
+            .map(milliseconds);
         let mut times = Vec::new();
         let moved = self.moves(&client, &mut times).await;
         figures.peak_rss_bytes = self.peak_rss().or(figures.peak_rss_bytes);
@@ -151,11 +169,15 @@ impl Bench {
     }
 
     fn process(&self) -> Option<&netlab::Process> {
-        self.cluster.instances().first().and_then(|instance| instance.process())
+        self.cluster
+            .instances()
+            .first()
+            .and_then(|instance| instance.process())
     }
 
     fn peak_rss(&self) -> Option<u64> {
-        self.process().and_then(|process| process.peak_rss_bytes().ok())
+        self.process()
+            .and_then(|process| process.peak_rss_bytes().ok())
     }
 
     fn api(&self) -> &ApiServer {
@@ -174,24 +196,34 @@ impl Bench {
     fn store(&mut self) -> Result<(), BenchError> {
         let probed = self.probed();
         for number in 0..self.size.services {
-            let service =
-                self.api().create(stored::service(number)).map_err(BenchError::of("store a Service"))?;
+            let service = self
+                .api()
+                .create(stored::service(number))
+                .map_err(BenchError::of("store a Service"))?;
             let mut slice = stored::slice(number, self.size.endpoints);
             if probed.contains(&number) {
                 slice["endpoints"] = self.endpoint("here")?;
                 let ip = service["spec"]["clusterIP"].as_str().unwrap_or_default();
-                let ip: std::net::IpAddr = ip.parse().map_err(BenchError::of("read a ClusterIP"))?;
+                let ip: std::net::IpAddr =
+                    ip.parse().map_err(BenchError::of("read a ClusterIP"))?;
                 self.services.push((ip, 80).into());
             }
-            self.api().create(slice).map_err(BenchError::of("store an EndpointSlice"))?;
+            self.api()
+                .create(slice)
+                .map_err(BenchError::of("store an EndpointSlice"))?;
         }
         Ok(())
     }
 
     /// The only endpoint of a probed Service.
     fn endpoint(&self, pod: &str) -> Result<Value, BenchError> {
-        let addresses =
-            self.cluster.stage().plan().pod(pod).ok_or("it has no address").map_err(BenchError::of("find a pod"))?;
+        let addresses = self
+            .cluster
+            .stage()
+            .plan()
+            .pod(pod)
+            .ok_or("it has no address")
+            .map_err(BenchError::of("find a pod"))?;
         Ok(json!([{
             "addresses": [addresses.ipv4.to_string()],
             "conditions": {"ready": true, "serving": true, "terminating": false},
@@ -206,7 +238,10 @@ impl Bench {
     /// Starts the candidate and waits for the first right answers.
     async fn load(&mut self, client: &Agent) -> Result<Duration, Stop> {
         let mut connections = Connections::start(client, "load", self.last(), LOAD_TICK_MS).await?;
-        self.cluster.launch_candidate().await.map_err(BenchError::of("start the candidate"))?;
+        self.cluster
+            .launch_candidate()
+            .await
+            .map_err(BenchError::of("start the candidate"))?;
         // The candidate's process runs its own program from here on.
         let started = now();
         let deadline = Instant::now() + self.settings.patience;
@@ -224,11 +259,17 @@ impl Bench {
         };
         connections.stop(client).await?;
         for service in &self.services[..self.services.len() - 1] {
-            let spec = ConnectSpec { timeout_ms: CONNECT_TIMEOUT_MS, ..ConnectSpec::new(Protocol::Tcp, *service) };
+            let spec = ConnectSpec {
+                timeout_ms: CONNECT_TIMEOUT_MS,
+                ..ConnectSpec::new(Protocol::Tcp, *service)
+            };
             // One that answers at the first try was not later than the last one.
             let mut later = false;
             loop {
-                let report = client.connect(spec.clone()).await.map_err(BenchError::of("connect"))?;
+                let report = client
+                    .connect(spec.clone())
+                    .await
+                    .map_err(BenchError::of("connect"))?;
                 if report.answered_by().contains_key("here") {
                     break;
                 }
@@ -248,7 +289,8 @@ impl Bench {
         let name = format!("svc-{:05}-v4", self.size.services - 1);
         let slice = ObjectRef::new("discovery.k8s.io/v1", "EndpointSlice", "default", &name);
         let deadline = Instant::now() + self.settings.patience;
-        let mut connections = Connections::start(client, "moves", self.last(), MOVE_TICK_MS).await?;
+        let mut connections =
+            Connections::start(client, "moves", self.last(), MOVE_TICK_MS).await?;
         for number in 0..self.settings.moves {
             let pod = if number % 2 == 0 { "there" } else { "here" };
             let patch = json!({"endpoints": self.endpoint(pod)?});
@@ -257,14 +299,24 @@ impl Bench {
             sleep(Duration::from_millis(pause)).await;
             connections.want(pod);
             let written = now();
-            self.api().patch(&slice, PatchKind::Merge, &patch).map_err(BenchError::of("move the endpoint"))?;
+            self.api()
+                .patch(&slice, PatchKind::Merge, &patch)
+                .map_err(BenchError::of("move the endpoint"))?;
             while connections.streak < SETTLED {
-                let missing = format!("move {} of {} had not arrived", number + 1, self.settings.moves);
+                let missing = format!(
+                    "move {} of {} had not arrived",
+                    number + 1,
+                    self.settings.moves
+                );
                 self.check(deadline, &missing)?;
                 sleep(READ_EVERY).await;
                 connections.read(client).await?;
             }
-            times.extend(connections.first.map(|at| Duration::from_nanos(at.saturating_sub(written))));
+            times.extend(
+                connections
+                    .first
+                    .map(|at| Duration::from_nanos(at.saturating_sub(written))),
+            );
         }
         connections.stop(client).await?;
         Ok(())
@@ -276,7 +328,10 @@ impl Bench {
             return Err(Stop::Candidate(exit));
         }
         if Instant::now() > deadline {
-            return Err(Stop::Candidate(format!("{missing} after {} s", self.settings.patience.as_secs())));
+            return Err(Stop::Candidate(format!(
+                "{missing} after {} s",
+                self.settings.patience.as_secs()
+            )));
         }
         Ok(())
     }
@@ -295,7 +350,12 @@ struct Connections {
 }
 
 impl Connections {
-    async fn start(client: &Agent, id: &str, target: std::net::SocketAddr, tick_ms: u32) -> Result<Self, BenchError> {
+    async fn start(
+        client: &Agent,
+        id: &str,
+        target: std::net::SocketAddr,
+        tick_ms: u32,
+    ) -> Result<Self, BenchError> {
         let flow = FlowSpec {
             id: id.to_owned(),
             kind: FlowKind::NewConnections,
@@ -307,8 +367,17 @@ impl Connections {
             reply: 0,
             timeout_ms: CONNECT_TIMEOUT_MS,
         };
-        client.flow_start(flow).await.map_err(BenchError::of("start connections"))?;
-        Ok(Self { id: id.to_owned(), wanted: String::new(), first: None, streak: 0, next: 0 })
+        client
+            .flow_start(flow)
+            .await
+            .map_err(BenchError::of("start connections"))?;
+        Ok(Self {
+            id: id.to_owned(),
+            wanted: String::new(),
+            first: None,
+            streak: 0,
+            next: 0,
+        })
     }
 
     /// Another pod is wanted from now on. It must be one that has not answered so far.
@@ -318,14 +387,19 @@ impl Connections {
     }
 
     async fn read(&mut self, client: &Agent) -> Result<(), BenchError> {
-        let report = client.flow_read(&self.id, self.next).await.map_err(BenchError::of("read connections"))?;
+        let report = client
+            .flow_read(&self.id, self.next)
+            .await
+            .map_err(BenchError::of("read connections"))?;
         self.take(&report.samples);
         Ok(())
     }
 
     fn take(&mut self, samples: &[FlowSample]) {
         for sample in samples {
-            let Some(outcome) = &sample.outcome else { return };
+            let Some(outcome) = &sample.outcome else {
+                return;
+            };
             self.next = sample.seq + 1;
             if outcome.identity() == Some(&self.wanted) {
                 let at = sample.answered_at.unwrap_or(sample.sent_at);
@@ -338,7 +412,11 @@ impl Connections {
     }
 
     async fn stop(self, client: &Agent) -> Result<(), BenchError> {
-        client.flow_stop(&self.id).await.map(drop).map_err(BenchError::of("stop connections"))
+        client
+            .flow_stop(&self.id)
+            .await
+            .map(drop)
+            .map_err(BenchError::of("stop connections"))
     }
 }
 
@@ -353,7 +431,11 @@ mod tests {
         let any = ([127, 0, 0, 1], 1).into();
         let outcome = |who: &str| match who {
             "" => Outcome::TimedOut,
-            who => Outcome::Answered { identity: who.into(), peer: any, local: any },
+            who => Outcome::Answered {
+                identity: who.into(),
+                peer: any,
+                local: any,
+            },
         };
         (from..)
             .zip(all)
@@ -368,16 +450,36 @@ mod tests {
 
     #[test]
     fn the_first_answer_counts_and_the_last_ones_settle() {
-        let mut connections =
-            Connections { id: "moves".into(), wanted: "here".into(), first: None, streak: 0, next: 0 };
+        let mut connections = Connections {
+            id: "moves".into(),
+            wanted: "here".into(),
+            first: None,
+            streak: 0,
+            next: 0,
+        };
         connections.take(&samples(0, &[(1, Some(2), "here"), (2, Some(3), "")]));
-        assert_eq!((connections.first, connections.streak, connections.next), (Some(2), 0, 2));
+        assert_eq!(
+            (connections.first, connections.streak, connections.next),
+            (Some(2), 0, 2)
+        );
         connections.want("there");
         // The third was overtaken by the fourth, and the last one is not known yet.
-        let more = [(3, Some(4), "here"), (4, Some(5), ""), (5, Some(9), "there"), (6, Some(8), "there"), (7, None, "")];
+        let more = [
+            (3, Some(4), "here"),
+            (4, Some(5), ""),
+            (5, Some(9), "there"),
+            (6, Some(8), "there"),
+            (7, None, ""),
+        ];
         connections.take(&samples(2, &more));
-        assert_eq!((connections.first, connections.streak, connections.next), (Some(8), 2, 6));
+        assert_eq!(
+            (connections.first, connections.streak, connections.next),
+            (Some(8), 2, 6)
+        );
         connections.take(&samples(6, &[(7, Some(10), "there")]));
-        assert_eq!((connections.first, connections.streak, connections.next), (Some(8), 3, 7));
+        assert_eq!(
+            (connections.first, connections.streak, connections.next),
+            (Some(8), 3, 7)
+        );
     }
 }

@@ -32,12 +32,18 @@ impl Size {
                 number(endpoints, MAX_ENDPOINTS, "endpoints of each Service")?,
             ),
         };
-        Ok(Self { services, endpoints })
+        Ok(Self {
+            services,
+            endpoints,
+        })
     }
 }
 
 fn number(text: &str, max: usize, what: &str) -> Result<usize, String> {
-    let number = text.trim().parse().map_err(|_| format!("'{text}' is not a number of {what}"))?;
+    let number = text
+        .trim()
+        .parse()
+        .map_err(|_| format!("'{text}' is not a number of {what}"))?;
     if (1..=max).contains(&number) {
         Ok(number)
     } else {
@@ -65,8 +71,20 @@ mod tests {
 
     #[test]
     fn sizes() {
-        assert_eq!(Size::parse("1000", 5), Ok(Size { services: 1000, endpoints: 5 }));
-        assert_eq!(Size::parse("10000x2", 5), Ok(Size { services: 10_000, endpoints: 2 }));
+        assert_eq!(
+            Size::parse("1000", 5),
+            Ok(Size {
+                services: 1000,
+                endpoints: 5
+            })
+        );
+        assert_eq!(
+            Size::parse("10000x2", 5),
+            Ok(Size {
+                services: 10_000,
+                endpoints: 2
+            })
+        );
         for (text, want) in [
             ("", "'' is not a number of Services"),
             ("ten", "'ten' is not a number of Services"),

@@ -59,9 +59,13 @@ pub struct WatchFigures {
 /// When the server or its client fails.
 pub async fn measure(size: Size, count: usize) -> Result<WatchFigures, BenchError> {
     let api = ApiServer::new(Config::default()).map_err(BenchError::of("make an API server"))?;
-    apiserver::bench::preload(&api, size.services, size.endpoints).map_err(BenchError::of("store the objects"))?;
-    let listener = TcpListener::bind("127.0.0.1:0").map_err(BenchError::of("listen on the loopback address"))?;
-    let serving = api.serve(listener).map_err(BenchError::of("serve the API"))?;
+    apiserver::bench::preload(&api, size.services, size.endpoints)
+        .map_err(BenchError::of("store the objects"))?;
+    let listener = TcpListener::bind("127.0.0.1:0")
+        .map_err(BenchError::of("listen on the loopback address"))?;
+    let serving = api
+        .serve(listener)
+        .map_err(BenchError::of("serve the API"))?;
     let exe = std::env::current_exe().map_err(BenchError::of("find the harness's own binary"))?;
     let mut client = tokio::process::Command::new(exe)
         .arg(SUBCOMMAND)
@@ -71,10 +75,15 @@ pub async fn measure(size: Size, count: usize) -> Result<WatchFigures, BenchErro
         .spawn()
         .map_err(BenchError::of("start the watching client"))?;
     let (Some(mut stdin), Some(stdout)) = (client.stdin.take(), client.stdout.take()) else {
-        return Err(BenchError::of("start the watching client")("it has no standard streams"));
+        return Err(BenchError::of("start the watching client")(
+            "it has no standard streams",
+        ));
     };
     let kubeconfig = api.kubeconfig("bench", serving.address());
-    stdin.write_all(kubeconfig.as_bytes()).await.map_err(BenchError::of("talk to the watching client"))?;
+    stdin
+        .write_all(kubeconfig.as_bytes())
+        .await
+        .map_err(BenchError::of("talk to the watching client"))?;
     drop(stdin);
     let mut lines = BufReader::new(stdout).lines();
     let mut next = async || -> Result<String, BenchError> {
@@ -88,17 +97,30 @@ pub async fn measure(size: Size, count: usize) -> Result<WatchFigures, BenchErro
     let mut times = Vec::with_capacity(count);
     for number in 0..count {
         let service = rand::rng().random_range(0..size.services);
-        let slice = ObjectRef::new("discovery.k8s.io/v1", "EndpointSlice", "default", &format!("svc-{service:05}-v4"));
+        let slice = ObjectRef::new(
+            "discovery.k8s.io/v1",
+            "EndpointSlice",
+            "default",
+            &format!("svc-{service:05}-v4"),
+        );
         let patch = json!({"metadata": {"annotations": {"bench": number.to_string()}}});
         let written = now();
-        let stored = api.patch(&slice, PatchKind::Merge, &patch).map_err(BenchError::of("write"))?;
+        let stored = api
+            .patch(&slice, PatchKind::Merge, &patch)
+            .map_err(BenchError::of("write"))?;
         let line = next().await?;
-        let seen = line.split_once(' ').and_then(|(version, at)| Some((version, at.parse::<u64>().ok()?)));
+        let seen = line
+            .split_once(' ')
+            .and_then(|(version, at)| Some((version, at.parse::<u64>().ok()?)));
         match seen {
             Some((version, at)) if stored["metadata"]["resourceVersion"] == version => {
                 times.push(Duration::from_nanos(at.saturating_sub(written)));
             }
-            _ => return Err(BenchError::of("follow the events")(format!("unexpected: {line}"))),
+            _ => {
+                return Err(BenchError::of("follow the events")(format!(
+                    "unexpected: {line}"
+                )));
+            }
         }
         // Not in step with anything that happens at intervals.
         let pause = rand::rng().random_range(300..1_200);
@@ -107,14 +129,29 @@ pub async fn measure(size: Size, count: usize) -> Result<WatchFigures, BenchErro
     let rss_bytes = own_rss().map_err(BenchError::of("read /proc/self/status"))?;
     let _ = client.kill().await;
     drop(serving);
-    let latency = Spread::of(times).ok_or("no write was asked for").map_err(BenchError::of("measure watches"))?;
-    Ok(WatchFigures { size, latency, target_ms: TARGET_MS, rss_bytes, target_bytes: TARGET_BYTES })
+    let latency = Spread::of(times)
+        .ok_or("no write was asked for")
+        .map_err(BenchError::of("measure watches"))?;
+    Ok(WatchFigures {
+        size,
+        latency,
+        target_ms: TARGET_MS,
+        rss_bytes,
+        target_bytes: TARGET_BYTES,
+    })
 }
 
 fn own_rss() -> std::io::Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    kib.map(|kib| kib * 1024).ok_or_else(|| std::io::ErrorKind::NotFound.into())
+    let kib = status.lines().find_map(|line| {
+        line.strip_prefix("VmRSS:")?
+            .trim()
+            .strip_suffix(" kB")?
+            .parse::<u64>()
+            .ok()
+    });
+    kib.map(|kib| kib * 1024)
+        .ok_or_else(|| std::io::ErrorKind::NotFound.into())
 }
 
 /// The client: takes a kubeconfig from standard input, prints `ready` when it has everything that was stored, and from
@@ -125,10 +162,16 @@ pub fn watcher_main() -> ExitCode {
         eprintln!("error: failed to read a kubeconfig: {error}");
         return ExitCode::from(4);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let watched = runtime.map_err(|error| error.to_string()).and_then(|runtime| {
-        runtime.block_on(watch(&kubeconfig)).map_err(|error| error.to_string())
-    });
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let watched = runtime
+        .map_err(|error| error.to_string())
+        .and_then(|runtime| {
+            runtime
+                .block_on(watch(&kubeconfig))
+                .map_err(|error| error.to_string())
+        });
     match watched {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -141,8 +184,11 @@ pub fn watcher_main() -> ExitCode {
 async fn watch(kubeconfig: &str) -> Result<(), Box<dyn std::error::Error>> {
     const PATH: &str = "/apis/discovery.k8s.io/v1/endpointslices?watch=1&sendInitialEvents=true\
                         &resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
-    let config =
-        kube::Config::from_custom_kubeconfig(Kubeconfig::from_yaml(kubeconfig)?, &KubeConfigOptions::default()).await?;
+    let config = kube::Config::from_custom_kubeconfig(
+        Kubeconfig::from_yaml(kubeconfig)?,
+        &KubeConfigOptions::default(),
+    )
+    .await?;
     let client = kube::Client::try_from(config)?;
     let request = http::Request::get(PATH).body(Vec::new())?;
     let mut lines = std::pin::pin!(client.request_stream(request).await?);
@@ -158,7 +204,13 @@ async fn watch(kubeconfig: &str) -> Result<(), Box<dyn std::error::Error>> {
             ready = true;
         } else if ready {
             let event: Value = serde_json::from_str(&line)?;
-            writeln!(out, "{} {at}", event["object"]["metadata"]["resourceVersion"].as_str().unwrap_or("0"))?;
+            writeln!(
+                out,
+                "{} {at}",
+                event["object"]["metadata"]["resourceVersion"]
+                    .as_str()
+                    .unwrap_or("0")
+            )?;
         }
         out.flush()?;
         line.clear();

@@ -23,8 +23,17 @@ pub struct WorldFigures {
 /// When a world cannot be built.
 pub async fn measure(count: usize) -> Result<WorldFigures, BenchError> {
     // The first build finds cold caches; what people wait for is the hundredth of a run.
-    netlab::measure_build(1).await.map_err(BenchError::of("build a world"))?;
-    let times = netlab::measure_build(count).await.map_err(BenchError::of("build a world"))?;
-    let build = Spread::of(times).ok_or("no world was asked for").map_err(BenchError::of("measure worlds"))?;
-    Ok(WorldFigures { build, target_ms: TARGET_MS })
+    netlab::measure_build(1)
+        .await
+        .map_err(BenchError::of("build a world"))?;
+    let times = netlab::measure_build(count)
+        .await
+        .map_err(BenchError::of("build a world"))?;
+    let build = Spread::of(times)
+        .ok_or("no world was asked for")
+        .map_err(BenchError::of("measure worlds"))?;
+    Ok(WorldFigures {
+        build,
+        target_ms: TARGET_MS,
+    })
 }

@@ -22,7 +22,12 @@ pub struct Bench {
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [What::Worlds, What::Watch, What::Proxy])]
     what: Vec<What>,
     /// Numbers of Services that proxies are measured with, each `SERVICES` or `SERVICESxENDPOINTS`.
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1000,10000x2,10000,30000")]
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "1000,10000x2,10000,30000"
+    )]
     services: Vec<String>,
     /// Endpoints per Service where the list does not say.
     #[arg(long, value_name = "N", default_value = "5")]
@@ -78,7 +83,15 @@ struct Figures {
 }
 
 /// What the project promises of the reference proxy, as a size and three bounds: load in ms, change in ms, memory in bytes.
-const PROMISE: (Size, f64, f64, u64) = (Size { services: 10_000, endpoints: 2 }, 1_000.0, 10.0, 60_000_000);
+const PROMISE: (Size, f64, f64, u64) = (
+    Size {
+        services: 10_000,
+        endpoints: 2,
+    },
+    1_000.0,
+    10.0,
+    60_000_000,
+);
 
 impl Bench {
     pub(super) fn run(self) -> Result<Exit, Failed> {
@@ -109,18 +122,27 @@ impl Bench {
             // The server's memory is this process's, so it is measured before anything else has used some.
             if self.what.contains(&What::Watch) {
                 eprintln!("watches, with {} endpoints stored ...", self.stored);
-                figures.watch = Some(bench::measure_watch(self.stored, repeat * 10).await.map_err(failed)?);
+                figures.watch = Some(
+                    bench::measure_watch(self.stored, repeat * 10)
+                        .await
+                        .map_err(failed)?,
+                );
             }
             if self.what.contains(&What::Worlds) {
                 eprintln!("worlds, {repeat} times ...");
                 figures.worlds = Some(bench::measure_worlds(repeat).await.map_err(failed)?);
             }
             if self.what.contains(&What::Proxy) {
-                let settings = ProxySettings { moves: repeat, patience: Duration::from_secs(self.patience) };
+                let settings = ProxySettings {
+                    moves: repeat,
+                    patience: Duration::from_secs(self.patience),
+                };
                 for size in &sizes {
                     for candidate in &candidates {
                         eprintln!("{} with {size} endpoints ...", candidate.manifest.name);
-                        let measured = bench::measure_proxy(candidate, *size, settings).await.map_err(failed)?;
+                        let measured = bench::measure_proxy(candidate, *size, settings)
+                            .await
+                            .map_err(failed)?;
                         figures.proxies.push(measured);
                     }
                 }
@@ -129,7 +151,10 @@ impl Bench {
         })?;
         match self.format {
             Format::Text => print(&text(&figures)),
-            Format::Json => print(&format!("{}\n", serde_json::to_string_pretty(&figures).map_err(Failed::infra)?)),
+            Format::Json => print(&format!(
+                "{}\n",
+                serde_json::to_string_pretty(&figures).map_err(Failed::infra)?
+            )),
         }
         Ok(Exit::Ok)
     }
@@ -138,7 +163,11 @@ impl Bench {
 fn text(figures: &Figures) -> String {
     let mut text = String::new();
     let machine = &figures.machine;
-    let _ = writeln!(text, "kernel {} ({}), {} CPUs, {}", machine.kernel, machine.arch, machine.cpus, machine.os);
+    let _ = writeln!(
+        text,
+        "kernel {} ({}), {} CPUs, {}",
+        machine.kernel, machine.arch, machine.cpus, machine.os
+    );
     if figures.debug_build {
         text.push_str("this harness was compiled without optimisation: use `cargo run --release -- bench` for figures to quote\n");
     }
@@ -165,7 +194,10 @@ fn text(figures: &Figures) -> String {
             watch.latency.max_ms,
             memory(watch.rss_bytes),
             promise(
-                &[(watch.latency.median_ms, watch.target_ms), (watch.rss_bytes as f64, watch.target_bytes as f64)],
+                &[
+                    (watch.latency.median_ms, watch.target_ms),
+                    (watch.rss_bytes as f64, watch.target_bytes as f64)
+                ],
                 "median 5 ms, 500 MiB"
             )
         );
@@ -202,7 +234,11 @@ fn proxies(figures: &[ProxyFigures]) -> String {
             change(|spread| spread.median_ms),
             change(|spread| spread.p90_ms),
             change(|spread| spread.max_ms),
-            proxy.change.as_ref().map_or(0, |spread| spread.count).to_string(),
+            proxy
+                .change
+                .as_ref()
+                .map_or(0, |spread| spread.count)
+                .to_string(),
             proxy.peak_rss_bytes.map_or_else(|| "-".to_owned(), memory),
         ]);
         if let Some(problem) = &proxy.problem {
@@ -212,10 +248,24 @@ fn proxies(figures: &[ProxyFigures]) -> String {
         if proxy.candidate == "reference" && proxy.size == size {
             let seen = [
                 (proxy.load_ms.unwrap_or(f64::INFINITY), load),
-                (proxy.change.map_or(f64::INFINITY, |spread| spread.median_ms), change),
-                (proxy.peak_rss_bytes.map_or(f64::INFINITY, |bytes| bytes as f64), bytes as f64),
+                (
+                    proxy
+                        .change
+                        .map_or(f64::INFINITY, |spread| spread.median_ms),
+                    change,
+                ),
+                (
+                    proxy
+                        .peak_rss_bytes
+                        .map_or(f64::INFINITY, |bytes| bytes as f64),
+                    bytes as f64,
+                ),
             ];
-            let _ = writeln!(notes, "reference with {size}{}", promise(&seen, "1 s, 10 ms, 60 MB"));
+            let _ = writeln!(
+                notes,
+                "reference with {size}{}",
+                promise(&seen, "1 s, 10 ms, 60 MB")
+            );
         }
     }
     format!(
@@ -227,11 +277,18 @@ fn proxies(figures: &[ProxyFigures]) -> String {
 /// Whether figures are within their bounds, for humans.
 fn promise(figures: &[(f64, f64)], words: &str) -> String {
     let kept = figures.iter().all(|(value, bound)| value <= bound);
-    format!(" ({} the promise: {words})", if kept { "keeps" } else { "BREAKS" })
+    format!(
+        " ({} the promise: {words})",
+        if kept { "keeps" } else { "BREAKS" }
+    )
 }
 
 fn duration(ms: f64) -> String {
-    if ms < 1e3 { format!("{ms:.1} ms") } else { format!("{:.2} s", ms / 1e3) }
+    if ms < 1e3 {
+        format!("{ms:.1} ms")
+    } else {
+        format!("{:.2} s", ms / 1e3)
+    }
 }
 
 fn memory(bytes: u64) -> String {

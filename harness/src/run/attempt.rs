@@ -28,6 +28,8 @@ pub struct Attempt<'a> {
     pub seed: u64,
     /// When the last change was made, in nanoseconds of `CLOCK_MONOTONIC`.
     pub last_change: u64,
+    /// A step has changed something; before that, convergence is measured from the start of the world's last part.
+    pub(super) changed: bool,
     pub(super) flows: BTreeMap<String, RunningFlow>,
     pub(super) saved: BTreeMap<String, BTreeMap<String, String>>,
     pub(super) baselines: BTreeMap<String, Baseline>,
@@ -100,6 +102,7 @@ impl<'a> Attempt<'a> {
             findings,
             seed,
             last_change: now(),
+            changed: false,
             flows: BTreeMap::new(),
             saved: BTreeMap::new(),
             baselines: BTreeMap::new(),
@@ -210,6 +213,7 @@ impl<'a> Attempt<'a> {
     /// A change is about to be made: convergence is measured from here.
     pub(super) fn changing(&mut self) {
         self.last_change = now();
+        self.changed = true;
     }
 
     /// What must be true now, computed once per state of the objects.

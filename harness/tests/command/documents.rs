@@ -33,23 +33,79 @@ const BREAKS: &[(&str, &str, &str)] = &[
     ("no requirement", "[SVC-CIP-1]", "[]"),
     ("an unknown requirement", "SVC-CIP-1", "SVC-CIP-999"),
     ("an axis without values", "[TCP]", "[]"),
-    ("an axis that is not there", "steps:", "exclude: [{family: ipv4}]\nsteps:"),
-    ("a pod on an unknown node", "name: client, node: node1", "name: client, node: node9"),
+    (
+        "an axis that is not there",
+        "steps:",
+        "exclude: [{family: ipv4}]\nsteps:",
+    ),
+    (
+        "a pod on an unknown node",
+        "name: client, node: node1",
+        "name: client, node: node9",
+    ),
     ("a pod twice", "name: client, node", "name: web, node"),
-    ("an unknown variable", "app: web}, ports", "app: $(pod.wab.ip)}, ports"),
-    ("a variable without end", "app: web}, ports", "app: $(protocol}, ports"),
-    ("an object that the API refuses", "port: 80,", "port: 80000,"),
-    ("an object of an unknown kind", "kind: Service", "kind: Servise"),
+    (
+        "an unknown variable",
+        "app: web}, ports",
+        "app: $(pod.wab.ip)}, ports",
+    ),
+    (
+        "a variable without end",
+        "app: web}, ports",
+        "app: $(protocol}, ports",
+    ),
+    (
+        "an object that the API refuses",
+        "port: 80,",
+        "port: 80000,",
+    ),
+    (
+        "an object of an unknown kind",
+        "kind: Service",
+        "kind: Servise",
+    ),
     ("an unknown source", "from: client", "from: clint"),
     ("an unknown Service", "service: web", "service: wob"),
-    ("an unknown pod in an outcome", "expect: model", "expect: {endpoints: [wob]}"),
-    ("an outcome that the oracle does not share", "expect: model", "expect: refused"),
-    ("two verbs in a step", "  - probe:", "  - converge: {}\n    probe:"),
-    ("no verb in a step", "  - probe:", "  - name: nothing\n  - probe:"),
-    ("a duration that is none", "  - probe:", "  - converge: {deadline: soon}\n  - probe:"),
-    ("a flow that was not started", "  - probe:", "  - flow: {stop: stream, is: unbroken}\n  - probe:"),
-    ("nothing is asserted", "probe: {from: client, to: {service: web}, expect: model}", "pod: {name: web, action: unready}"),
-    ("a condition on no axis", "  - probe:", "  - when: {family: ipv4}\n    probe:"),
+    (
+        "an unknown pod in an outcome",
+        "expect: model",
+        "expect: {endpoints: [wob]}",
+    ),
+    (
+        "an outcome that the oracle does not share",
+        "expect: model",
+        "expect: refused",
+    ),
+    (
+        "two verbs in a step",
+        "  - probe:",
+        "  - converge: {}\n    probe:",
+    ),
+    (
+        "no verb in a step",
+        "  - probe:",
+        "  - name: nothing\n  - probe:",
+    ),
+    (
+        "a duration that is none",
+        "  - probe:",
+        "  - converge: {deadline: soon}\n  - probe:",
+    ),
+    (
+        "a flow that was not started",
+        "  - probe:",
+        "  - flow: {stop: stream, is: unbroken}\n  - probe:",
+    ),
+    (
+        "nothing is asserted",
+        "probe: {from: client, to: {service: web}, expect: model}",
+        "pod: {name: web, action: unready}",
+    ),
+    (
+        "a condition on no axis",
+        "  - probe:",
+        "  - when: {family: ipv4}\n    probe:",
+    ),
 ];
 
 #[test]
@@ -57,7 +113,12 @@ fn the_good_document_is_good() {
     let directory = directory();
     write(directory.path(), "good.yaml", GOOD);
     // An unreadable manifest is found after the documents were read, before anything runs.
-    run(directory.path(), &["run", "good.yaml", "--candidate", "absent.yaml"]).exits(2).says("absent.yaml: cannot be read");
+    run(
+        directory.path(),
+        &["run", "good.yaml", "--candidate", "absent.yaml"],
+    )
+    .exits(2)
+    .says("absent.yaml: cannot be read");
 }
 
 #[test]
@@ -68,11 +129,26 @@ fn broken_documents_are_pointed_at() {
         let text = GOOD.replacen(from, to, 1);
         assert_ne!(text, GOOD, "{what}: changes nothing");
         write(directory.path(), "broken.yaml", &text);
-        let finished = run(directory.path(), &["run", "broken.yaml", "--candidate", "null"]).exits(2);
-        assert!(finished.stderr.starts_with("error: broken.yaml"), "{what}: {}", finished.stderr);
-        let _ = writeln!(messages, "# {what}: {from:?} -> {to:?}\n{}", finished.stderr);
+        let finished = run(
+            directory.path(),
+            &["run", "broken.yaml", "--candidate", "null"],
+        )
+        .exits(2);
+        assert!(
+            finished.stderr.starts_with("error: broken.yaml"),
+            "{what}: {}",
+            finished.stderr
+        );
+        let _ = writeln!(
+            messages,
+            "# {what}: {from:?} -> {to:?}\n{}",
+            finished.stderr
+        );
     }
-    assert!(!directory.path().join("harness-out").exists(), "bad input must not leave a run behind");
+    assert!(
+        !directory.path().join("harness-out").exists(),
+        "bad input must not leave a run behind"
+    );
     insta::assert_snapshot!(messages);
 }
 
@@ -85,7 +161,10 @@ fn files_that_are_no_documents() {
     for (files, want) in [
         (&["absent.yaml"][..], "absent.yaml: cannot be read"),
         (&["empty.yaml"], "empty.yaml: holds no scenario document"),
-        (&["one.yaml", "two.yaml"], "two.yaml:1: the id 'broken' is taken by one.yaml"),
+        (
+            &["one.yaml", "two.yaml"],
+            "two.yaml:1: the id 'broken' is taken by one.yaml",
+        ),
     ] {
         let args: Vec<&str> = ["run"].iter().chain(files).copied().collect();
         run(directory.path(), &args).exits(2).says(want);
@@ -95,10 +174,25 @@ fn files_that_are_no_documents() {
 #[test]
 fn the_line_is_that_of_the_file_when_it_holds_several_documents() {
     let directory = directory();
-    let second = GOOD.replace("id: broken", "id: second").replace("from: client", "from: clint");
-    write(directory.path(), "several.yaml", &format!("{GOOD}---\n{second}"));
-    let line = GOOD.lines().count() + 1 + GOOD.lines().position(|line| line.contains("- probe:")).expect("there") + 1;
-    run(directory.path(), &["run", "several.yaml", "--candidate", "null"])
-        .exits(2)
-        .says(&format!("several.yaml:{line}: unknown source 'clint'"));
+    let second = GOOD
+        .replace("id: broken", "id: second")
+        .replace("from: client", "from: clint");
+    write(
+        directory.path(),
+        "several.yaml",
+        &format!("{GOOD}---\n{second}"),
+    );
+    let line = GOOD.lines().count()
+        + 1
+        + GOOD
+            .lines()
+            .position(|line| line.contains("- probe:"))
+            .expect("there")
+        + 1;
+    run(
+        directory.path(),
+        &["run", "several.yaml", "--candidate", "null"],
+    )
+    .exits(2)
+    .says(&format!("several.yaml:{line}: unknown source 'clint'"));
 }

@@ -26,7 +26,12 @@ pub struct Finished {
 /// The binary with these arguments, in a directory of the test's own and without the environment's opinions.
 pub fn harness(directory: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_harness"));
-    command.current_dir(directory).args(args).stdin(Stdio::null()).env_remove("HARNESS_LOG").env_remove("NO_COLOR");
+    command
+        .current_dir(directory)
+        .args(args)
+        .stdin(Stdio::null())
+        .env_remove("HARNESS_LOG")
+        .env_remove("NO_COLOR");
     command
 }
 
@@ -51,7 +56,11 @@ impl Finished {
     /// Checks that standard error contains a text.
     #[track_caller]
     pub fn says(self, text: &str) -> Self {
-        assert!(self.stderr.contains(text), "should say {text:?}: {}", self.stderr);
+        assert!(
+            self.stderr.contains(text),
+            "should say {text:?}: {}",
+            self.stderr
+        );
         self
     }
 }
@@ -72,9 +81,14 @@ pub fn write(directory: &Path, name: &str, text: &str) -> PathBuf {
 pub fn worlds() -> bool {
     static MISSING: OnceLock<Option<String>> = OnceLock::new();
     let missing = MISSING.get_or_init(|| {
-        let options =
-            netlab::Options { harness: Some(env!("CARGO_BIN_EXE_harness").into()), ..netlab::Options::default() };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let options = netlab::Options {
+            harness: Some(env!("CARGO_BIN_EXE_harness").into()),
+            ..netlab::Options::default()
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
         runtime.block_on(async {
             match netlab::World::build(&netlab::Topology::uniform(1, 0), &options).await {
                 Ok(world) => {
@@ -104,7 +118,10 @@ pub fn wait_for<T>(what: &str, mut value: impl FnMut() -> Option<T>) -> T {
         if let Some(value) = value() {
             return value;
         }
-        assert!(Instant::now() < deadline, "did not happen within {PATIENCE:?}: {what}");
+        assert!(
+            Instant::now() < deadline,
+            "did not happen within {PATIENCE:?}: {what}"
+        );
         // A poll of a condition with a deadline.
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -119,7 +136,10 @@ pub fn wait_until_equal<T: PartialEq + Debug>(what: &str, want: &T, mut value: i
         if now == *want {
             return;
         }
-        assert!(Instant::now() < deadline, "{what}: still {now:?} and not {want:?} after {PATIENCE:?}");
+        assert!(
+            Instant::now() < deadline,
+            "{what}: still {now:?} and not {want:?} after {PATIENCE:?}"
+        );
         // A poll of a condition with a deadline.
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -130,7 +150,10 @@ pub struct Running(pub Child);
 
 impl Running {
     pub fn start(directory: &Path, args: &[&str]) -> Self {
-        let child = harness(directory, args).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let child = harness(directory, args)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
         Self(child.expect("the binary runs"))
     }
 
@@ -153,12 +176,17 @@ impl Drop for Running {
 /// The events of a run, as far as they have been written completely.
 pub fn events(out: &Path) -> Vec<Value> {
     let text = fs::read_to_string(out.join("events.jsonl")).unwrap_or_default();
-    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    text.lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect()
 }
 
 /// The events of one type.
 pub fn of_type<'a>(events: &'a [Value], name: &str) -> Vec<&'a Value> {
-    events.iter().filter(|event| event["type"] == name).collect()
+    events
+        .iter()
+        .filter(|event| event["type"] == name)
+        .collect()
 }
 
 /// The report of a run.

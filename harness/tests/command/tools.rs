@@ -14,13 +14,30 @@ fn list_knows_every_case() {
     assert!(cases.len() >= 150, "{}", cases.len());
     for case in &cases {
         for field in ["id", "scenario", "title", "area", "level", "file"] {
-            assert!(case[field].as_str().is_some_and(|text| !text.is_empty()), "{field}: {case:#}");
+            assert!(
+                case[field].as_str().is_some_and(|text| !text.is_empty()),
+                "{field}: {case:#}"
+            );
         }
-        assert!(case["requirements"].as_array().is_some_and(|ids| !ids.is_empty()), "{case:#}");
+        assert!(
+            case["requirements"]
+                .as_array()
+                .is_some_and(|ids| !ids.is_empty()),
+            "{case:#}"
+        );
     }
-    let text = run(directory.path(), &["list", "--filter", "scenario:clusterip-basic"]).exits(0).says("4 cases of 1 scenarios");
+    let text = run(
+        directory.path(),
+        &["list", "--filter", "scenario:clusterip-basic"],
+    )
+    .exits(0)
+    .says("4 cases of 1 scenarios");
     assert_eq!(text.stdout.lines().count(), 4, "{text:?}");
-    let core = run(directory.path(), &["list", "--profile", "core", "--format", "json"]).exits(0);
+    let core = run(
+        directory.path(),
+        &["list", "--profile", "core", "--format", "json"],
+    )
+    .exits(0);
     let core: Vec<Value> = serde_json::from_str(&core.stdout).expect("an array");
     assert!(core.iter().all(|case| case["level"] == "core"));
 }
@@ -29,14 +46,26 @@ fn list_knows_every_case() {
 fn explain_a_requirement() {
     let directory = directory();
     let finished = run(directory.path(), &["explain", "SVC-CIP-1"]).exits(0);
-    assert!(finished.stdout.starts_with("SVC-CIP-1 (clusterip, core)\n  A service proxy MUST "), "{finished:?}");
-    assert!(finished.stdout.contains("\n  clusterip-basic (4 cases): "), "{finished:?}");
+    assert!(
+        finished
+            .stdout
+            .starts_with("SVC-CIP-1 (clusterip, core)\n  A service proxy MUST "),
+        "{finished:?}"
+    );
+    assert!(
+        finished.stdout.contains("\n  clusterip-basic (4 cases): "),
+        "{finished:?}"
+    );
 }
 
 #[test]
 fn explain_a_case() {
     let directory = directory();
-    insta::assert_snapshot!(run(directory.path(), &["explain", "clusterip-basic[ipv6,UDP]"]).exits(0).stdout);
+    insta::assert_snapshot!(
+        run(directory.path(), &["explain", "clusterip-basic[ipv6,UDP]"])
+            .exits(0)
+            .stdout
+    );
 }
 
 /// The schema that editors are pointed at is the one that the harness has.
@@ -52,7 +81,9 @@ fn the_published_schema_is_that_of_the_harness() {
     );
     let schema: Value = serde_json::from_str(&own).expect("JSON");
     jsonschema::validator_for(&schema).expect("a schema");
-    let manifest = run(directory.path(), &["schema", "candidate"]).exits(0).stdout;
+    let manifest = run(directory.path(), &["schema", "candidate"])
+        .exits(0)
+        .stdout;
     jsonschema::validator_for(&serde_json::from_str(&manifest).expect("JSON")).expect("a schema");
 }
 
@@ -83,12 +114,26 @@ fn kubectl_works_in_a_cluster() {
         println!("skipped: kubectl is not on PATH");
         return;
     }
-    let args = ["cluster", "up", "--", "kubectl", "get", "services,endpointslices", "-o", "name"];
+    let args = [
+        "cluster",
+        "up",
+        "--",
+        "kubectl",
+        "get",
+        "services,endpointslices",
+        "-o",
+        "name",
+    ];
     let finished = run(directory.path(), &args).exits(0);
     let mut names: Vec<&str> = finished.stdout.lines().collect();
     names.sort_unstable();
     assert!(names.contains(&"service/web"), "{finished:?}");
-    assert!(names.iter().any(|name| name.starts_with("endpointslice.discovery.k8s.io/web-")), "{finished:?}");
+    assert!(
+        names
+            .iter()
+            .any(|name| name.starts_with("endpointslice.discovery.k8s.io/web-")),
+        "{finished:?}"
+    );
 }
 
 #[test]
@@ -97,7 +142,11 @@ fn a_command_in_a_cluster_can_fail() {
         return;
     }
     let directory = directory();
-    run(directory.path(), &["cluster", "up", "--candidate", "null", "--", "false"]).exits(1);
+    run(
+        directory.path(),
+        &["cluster", "up", "--candidate", "null", "--", "false"],
+    )
+    .exits(1);
 }
 
 #[test]
@@ -106,20 +155,41 @@ fn bench_measures_everything() {
         return;
     }
     let directory = directory();
-    let args = ["bench", "--services", "3,20x2", "--stored", "20x2", "--repeat", "3", "--patience", "60", "--format", "json"];
+    let args = [
+        "bench",
+        "--services",
+        "3,20x2",
+        "--stored",
+        "20x2",
+        "--repeat",
+        "3",
+        "--patience",
+        "60",
+        "--format",
+        "json",
+    ];
     let finished = run(directory.path(), &args).exits(0);
     let figures: Value = serde_json::from_str(&finished.stdout).expect("JSON");
     assert_eq!(figures["worlds"]["build"]["count"], 3, "{figures:#}");
     assert_eq!(figures["watch"]["latency"]["count"], 30, "{figures:#}");
     let proxies = figures["proxies"].as_array().expect("an array");
-    let sizes: Vec<_> = proxies.iter().map(|proxy| (&proxy["size"]["services"], &proxy["size"]["endpoints"])).collect();
+    let sizes: Vec<_> = proxies
+        .iter()
+        .map(|proxy| (&proxy["size"]["services"], &proxy["size"]["endpoints"]))
+        .collect();
     assert_eq!(sizes, [(&3.into(), &5.into()), (&20.into(), &2.into())]);
     for proxy in proxies {
         assert_eq!(proxy["candidate"], "reference");
         assert!(proxy.get("problem").is_none(), "{proxy:#}");
         assert_eq!(proxy["change"]["count"], 3, "{proxy:#}");
         for figure in ["/loadMs", "/peakRssBytes", "/change/medianMs"] {
-            assert!(proxy.pointer(figure).and_then(Value::as_f64).is_some_and(|value| value > 0.0), "{figure}: {proxy:#}");
+            assert!(
+                proxy
+                    .pointer(figure)
+                    .and_then(Value::as_f64)
+                    .is_some_and(|value| value > 0.0),
+                "{figure}: {proxy:#}"
+            );
         }
     }
 }
@@ -130,7 +200,22 @@ fn bench_says_what_a_candidate_does_not_do() {
         return;
     }
     let directory = directory();
-    let args = ["bench", "--what", "proxy", "--services", "3", "--repeat", "1", "--candidate", "null"];
+    let args = [
+        "bench",
+        "--what",
+        "proxy",
+        "--services",
+        "3",
+        "--repeat",
+        "1",
+        "--candidate",
+        "null",
+    ];
     let finished = run(directory.path(), &args).exits(0);
-    assert!(finished.stdout.contains("null with 3 x 5: the manifest runs no process"), "{finished:?}");
+    assert!(
+        finished
+            .stdout
+            .contains("null with 3 x 5: the manifest runs no process"),
+        "{finished:?}"
+    );
 }

@@ -18,6 +18,10 @@ use crate::scenario::doc::Converge;
 /// One try of a quick round may take this long; a lost SYN is tried again by the next round.
 const QUICK_MS: u32 = 250;
 
+/// After a change, UDP must have been right for this long. Conntrack entries that were made under the old rules can only be
+/// removed after the new ones are in force, and they are met by chance, when a client's port comes round again.
+const SETTLE_NS: u64 = 60_000_000;
+
 impl Attempt<'_> {
     pub(in crate::run) async fn converge(&mut self, step: &Converge) -> Result<(), Stop> {
         let cells = self.cells(&step.from, &step.to)?;
@@ -25,7 +29,9 @@ impl Attempt<'_> {
         let confirm = Shape { count: round::confirming_count(&cells), ..Shape::default() };
         let until = self.last_change + step.deadline.0.as_nanos() as u64;
         let until = until.max(now() + step.deadline.0.as_nanos() as u64 / 2);
-        let mut right_since: Option<u64>;
+        let udp = cells.iter().any(|cell| cell.to.destination.protocol == oracle::Protocol::Udp);
+        let settle = if udp && self.changed { SETTLE_NS } else { 0 };
+        let mut right_since: Option<u64> = None;
         let mut pause = Duration::from_millis(1);
         self.count_checks(&cells);
         loop {
@@ -33,15 +39,23 @@ impl Attempt<'_> {
             let seen = self.round(&cells, &quick).await?;
             let mut wrong = round::wrong(&cells, &seen, false);
             if wrong.is_empty() {
-                right_since = Some(began);
+                let right_since = *right_since.get_or_insert(began);
                 let seen = self.round(&cells, &confirm).await?;
                 wrong = round::wrong(&cells, &seen, false);
                 if wrong.is_empty() {
                     self.controls_must_work(&seen)?;
-                    let since = right_since.unwrap_or(began).saturating_sub(self.last_change);
+                    if now() < right_since + settle {
+                        continue;
+                    }
+                    let since = right_since.saturating_sub(self.last_change);
                     self.findings.converged(since as f64 / 1e6);
                     return Ok(());
                 }
+            }
+            right_since = None;
+            for wrong in wrong.iter().take(2) {
+                let (case, cell, mismatch) = (&self.case.key.id, &wrong.cell, &wrong.mismatch);
+                tracing::debug!(case, cell, %mismatch, since_us = (began - self.last_change.min(began)) / 1000, "not yet converged");
             }
             if let Some(exit) = self.cluster.unexpected_exit() {
                 return Err(Stop::candidate("unexpected-exit", "a candidate that keeps running", exit));

@@ -1,6 +1,6 @@
 //! The verb `flow`: traffic that runs through the changes.
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use probe::{
     client::Agent,
@@ -372,14 +372,6 @@ fn kind(kind: doc::FlowKind) -> FlowKind {
         doc::FlowKind::UdpOneWay => FlowKind::UdpOneWay,
         doc::FlowKind::NewConnections => FlowKind::NewConnections,
         doc::FlowKind::NewDatagrams => FlowKind::NewDatagrams,
-    }
-}
-
-/// Where a flow goes, for `inject`.
-impl RunningFlow {
-    /// The destination of the flow.
-    pub fn target(&self) -> SocketAddr {
-        self.cell.target()
     }
 }
 
