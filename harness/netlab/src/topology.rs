@@ -16,7 +16,7 @@ pub struct Topology {
     /// Pods that exist from the start. Their order per node gives them their addresses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pods: Vec<PodSpec>,
-    /// A client beyond the nodes, behind a router. Absent: neither the router nor the client exists.
+    /// A client beyond the nodes, behind the router. Absent: only the router exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outside: Option<OutsideSpec>,
     /// Machines that are not nodes but share a network with them.
