@@ -97,12 +97,16 @@ async fn run(spec: &ConnectSpec, slots: Option<Arc<Semaphore>>) -> ConnectReport
     ConnectReport { attempts }
 }
 
-/// Tells exchanges apart; see [`wire::Request::nonce`].
+/// Tells exchanges apart; see [`wire::Request::nonce`]. Never 0, which marks the answer to a raw request.
 pub(crate) fn nonce() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // Agents that start at the same time must not count in step: two clients may follow each other on one address and port.
-    NEXT.fetch_add(1, Ordering::Relaxed)
-        .wrapping_add((now() >> 16) as u16)
+    let count = NEXT.fetch_add(1, Ordering::Relaxed);
+    nonzero(count.wrapping_add((now() >> 16) as u16))
+}
+
+fn nonzero(nonce: u16) -> u16 {
+    nonce.max(1)
 }
 
 /// What is known of an exchange while it runs.
@@ -565,5 +569,16 @@ pub(crate) fn outcome_of(
             Outcome::Unreachable { errno, message }
         }
         _ => send_failed(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // One exchange in 65536 used to have the nonce 0, was taken for a raw one, and its answer was never recognised.
+    #[test]
+    fn no_exchange_looks_like_a_raw_one() {
+        assert!((0..=u16::MAX).all(|nonce| nonzero(nonce) != 0));
     }
 }
