@@ -43,6 +43,12 @@ const READ_EVERY: Duration = Duration::from_millis(10);
 /// The new endpoint has answered for good when this many connections in a row reached it.
 const SETTLED: usize = 5;
 
+/// Text of the error of a netlink message that is larger than its socket's buffer.
+const EMSGSIZE: &str = "Message too long";
+/// A candidate's tools can only raise that buffer beyond the host's limits with rights over the host, which a world does not give.
+const MESSAGE_TOO_LONG: &str = " (it logged \"Message too long\": in a world, one transaction of nft or iptables cannot be larger than \
+     the default send buffer, which the host's sysctl net.core.wmem_default sets)";
+
 /// How long a measurement goes on.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -328,9 +334,19 @@ impl Bench {
             return Err(Stop::Candidate(exit));
         }
         if Instant::now() > deadline {
+            let patience = self.settings.patience.as_secs();
+            let log = self
+                .cluster
+                .instances()
+                .first()
+                .map(|instance| &instance.log);
+            let lines = log.map_or_else(String::new, |log| log.last_lines(5));
+            let hint = match log {
+                Some(log) if log.text().contains(EMSGSIZE) => MESSAGE_TOO_LONG,
+                _ => "",
+            };
             return Err(Stop::Candidate(format!(
-                "{missing} after {} s",
-                self.settings.patience.as_secs()
+                "{missing} after {patience} s{hint}; its last lines:\n{lines}"
             )));
         }
         Ok(())

@@ -164,8 +164,10 @@ impl Attempt<'_> {
             self.cluster.stage().pods().filter(|pod| pod.exists).map(|pod| pod.spec.name.clone()).collect();
         for pod in pods {
             let got: Vec<Received> = self.cluster.agent(&pod)?.received(name).await?;
-            let late = got.into_iter().filter(|received| received.at >= since).map(|received| (received.at, pod.clone()));
-            if allowed.contains(&pod) { right.extend(late) } else { wrong.extend(late) }
+            for received in got.into_iter().filter(|received| received.at >= since) {
+                let list = if may_serve(&allowed, &pod, received.local_port) { &mut right } else { &mut wrong };
+                list.push((received.at, pod.clone()));
+            }
         }
         right.sort();
         wrong.sort();
@@ -268,16 +270,23 @@ struct View {
     text: String,
 }
 
-fn allowed(expectation: &oracle::Expectation) -> BTreeSet<String> {
+/// The servers that may answer, and at which port (any, where no Service decides).
+type Allowed = BTreeSet<(String, Option<u16>)>;
+
+fn may_serve(allowed: &Allowed, pod: &str, port: u16) -> bool {
+    allowed.iter().any(|(name, only)| name == pod && only.is_none_or(|only| only == port))
+}
+
+fn allowed(expectation: &oracle::Expectation) -> Allowed {
     expectation
         .outcomes
         .iter()
         .flat_map(|outcome| match outcome {
             oracle::Outcome::Endpoints { shares, .. } => {
-                shares.iter().filter_map(|share| share.pod.clone()).collect::<Vec<_>>()
+                shares.iter().filter_map(|share| Some((share.pod.clone()?, Some(share.port)))).collect::<Vec<_>>()
             }
             oracle::Outcome::NotService => match &expectation.direct {
-                oracle::Direct::Pod { name } | oracle::Direct::Listener { name } => vec![name.clone()],
+                oracle::Direct::Pod { name } | oracle::Direct::Listener { name } => vec![(name.clone(), None)],
                 oracle::Direct::Nobody => Vec::new(),
             },
             _ => Vec::new(),
@@ -286,10 +295,10 @@ fn allowed(expectation: &oracle::Expectation) -> BTreeSet<String> {
 }
 
 /// Whether one answer is what the expectation allows.
-fn acceptable(outcome: &Outcome, expectation: &oracle::Expectation, allowed: &BTreeSet<String>) -> bool {
+fn acceptable(outcome: &Outcome, expectation: &oracle::Expectation, allowed: &Allowed) -> bool {
     let may = |wanted: fn(&oracle::Outcome) -> bool| expectation.outcomes.iter().any(wanted);
     match outcome {
-        Outcome::Answered { identity, .. } => allowed.contains(identity),
+        Outcome::Answered { identity, local, .. } => may_serve(allowed, identity, local.port()),
         Outcome::Refused { .. } => may(|o| matches!(o, oracle::Outcome::Refuse | oracle::Outcome::NoAnswer)),
         Outcome::TimedOut | Outcome::Unreachable { .. } => {
             may(|o| matches!(o, oracle::Outcome::Drop | oracle::Outcome::NoAnswer))
