@@ -8,7 +8,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -220,12 +220,14 @@ pub(crate) fn open(spec: &ConnectSpec, n: u32) -> io::Result<Socket> {
         SourcePort::From(base) => u16::try_from(u32::from(base) + n)
             .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "source port above 65535"))?,
     };
-    if spec.source.is_some() || port != 0 {
-        let any = if ipv6 {
-            IpAddr::V6(Ipv6Addr::UNSPECIFIED)
-        } else {
-            IpAddr::V4(Ipv4Addr::UNSPECIFIED)
-        };
+    let any = if ipv6 {
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+    } else {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+    };
+    if spec.protocol == Protocol::Udp && port == 0 {
+        bind_fresh(&socket, spec.source.unwrap_or(any))?;
+    } else if spec.source.is_some() || port != 0 {
         if port == 0 {
             if spec.protocol == Protocol::Tcp {
                 // The port is then chosen at connect, when the target is known: 28000 ports per target instead of in all.
@@ -237,6 +239,32 @@ pub(crate) fn open(spec: &ConnectSpec, n: u32) -> io::Result<Socket> {
         socket.bind(&SocketAddr::new(spec.source.unwrap_or(any), port).into())?;
     }
     Ok(socket)
+}
+
+/// Ports of UDP clients that ask for any: below those that the kernel chooses from and scenarios name, above those of servers.
+const FRESH_PORTS: std::ops::Range<u16> = 10_000..30_000;
+
+/// Binds a UDP socket to the port that was not used for the longest time.
+///
+/// Connection tracking remembers a UDP flow by its ports for half a minute and longer. The kernel chooses ports at random, so one of a
+/// few hundred sockets would get a port of such a flow and be part of it, with its old endpoint: no new flow at all.
+fn bind_fresh(socket: &Socket, source: IpAddr) -> io::Result<()> {
+    static NEXT: std::sync::OnceLock<AtomicU32> = std::sync::OnceLock::new();
+    // Agents may share a network namespace, so they must not count in step.
+    let next = NEXT.get_or_init(|| {
+        AtomicU32::new((now() >> 10) as u32 ^ std::process::id().wrapping_mul(0x9e37_79b9))
+    });
+    let ports = u32::from(FRESH_PORTS.end - FRESH_PORTS.start);
+    let mut tries = 100;
+    loop {
+        let offset = next.fetch_add(1, Ordering::Relaxed) % ports;
+        // Cannot fail: the offset is below the size of a range of ports.
+        let port = FRESH_PORTS.start + u16::try_from(offset).unwrap_or_default();
+        match socket.bind(&SocketAddr::new(source, port).into()) {
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse && tries > 0 => tries -= 1,
+            bound => return bound,
+        }
+    }
 }
 
 /// Opens a socket and starts a stream's connection; ends when it is established.
