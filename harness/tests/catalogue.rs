@@ -44,6 +44,8 @@ fn main() -> ExitCode {
 /// What all tests of this process share.
 struct Shared {
     candidate: Arc<Candidate>,
+    /// As `--candidate` takes it.
+    given: String,
     seed: u64,
     out: Option<PathBuf>,
     runtime: Runtime,
@@ -66,6 +68,7 @@ fn trials(list: bool) -> Result<Vec<Trial>, Box<dyn std::error::Error>> {
     let candidate = env::var("HARNESS_TEST_CANDIDATE").unwrap_or_else(|_| "reference".into());
     let shared = Arc::new(Shared {
         candidate: Arc::new(Candidate::load(&candidate)?),
+        given: candidate,
         seed,
         out: env::var_os("HARNESS_TEST_OUT").map(PathBuf::from),
         runtime: tokio::runtime::Builder::new_multi_thread()
@@ -168,8 +171,8 @@ fn message(finished: &AttemptFinished, shared: &Shared) -> String {
         "once more: harness certify --profile all --filter '{}' --seed {}",
         finished.case, shared.seed
     );
-    if shared.candidate.manifest.name != "reference" {
-        let _ = write!(text, " --candidate {}", shared.candidate.manifest.name);
+    if shared.given != "reference" {
+        let _ = write!(text, " --candidate {}", shared.given);
     }
     if let (Some(out), Some(evidence)) = (&shared.out, &finished.evidence) {
         let _ = write!(text, "\nevidence: {}", out.join(evidence).display());
