@@ -560,7 +560,7 @@ pub struct FlowStep {
     pub to: Option<Target>,
     /// With `start`: fixed source port.
     pub source_port: Option<u16>,
-    /// With `start`: time between messages; 20 ms by default.
+    /// With `start`: time between messages; 10 ms by default.
     pub interval: Option<Span>,
     /// With `start`: payload in bytes.
     pub payload: u32,

@@ -15,8 +15,12 @@ use super::super::{
 };
 use crate::scenario::doc::Converge;
 
-/// One try of a quick round may take this long; a lost SYN is tried again by the next round.
-const QUICK_MS: u32 = 250;
+/// One try of the first quick round may take this long; a lost SYN is tried again by the next round, with more patience each
+/// time, so that a machine that is slower than this converges too.
+const QUICK_MS: u32 = 100;
+const LESS_QUICK_MS: u32 = 2_000;
+/// The same for the confirming round, which is repeated too.
+const CONFIRM_MS: u32 = 600;
 
 /// After a change, UDP must have been right for this long. Conntrack entries that were made under the old rules can only be
 /// removed after the new ones are in force, and they are met by chance, when a client's port comes round again.
@@ -25,8 +29,8 @@ const SETTLE_NS: u64 = 60_000_000;
 impl Attempt<'_> {
     pub(in crate::run) async fn converge(&mut self, step: &Converge) -> Result<(), Stop> {
         let cells = self.cells(&step.from, &step.to)?;
-        let quick = Shape { count: 1, patience_ms: QUICK_MS, silence_ms: QUICK_MS, controls: false, ..Shape::default() };
-        let confirm = Shape { count: round::confirming_count(&cells), ..Shape::default() };
+        let mut quick = Shape { count: 1, patience_ms: QUICK_MS, silence_ms: QUICK_MS, controls: false, ..Shape::default() };
+        let mut confirm = Shape { count: round::confirming_count(&cells), patience_ms: CONFIRM_MS, ..Shape::default() };
         let until = self.last_change + step.deadline.0.as_nanos() as u64;
         let until = until.max(now() + step.deadline.0.as_nanos() as u64 / 2);
         let udp = cells.iter().any(|cell| cell.to.destination.protocol == oracle::Protocol::Udp);
@@ -53,6 +57,9 @@ impl Attempt<'_> {
                 }
             }
             right_since = None;
+            quick.patience_ms = (quick.patience_ms * 3 / 2).min(LESS_QUICK_MS);
+            quick.silence_ms = quick.patience_ms;
+            confirm.patience_ms = (confirm.patience_ms * 3 / 2).min(round::PATIENCE_MS);
             for wrong in wrong.iter().take(2) {
                 let (case, cell, mismatch) = (&self.case.key.id, &wrong.cell, &wrong.mismatch);
                 tracing::debug!(case, cell, %mismatch, since_us = (began - self.last_change.min(began)) / 1000, "not yet converged");

@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_millis(3_000);
 /// This many messages in a row must be right before a flow counts as moved.
 const STREAK: usize = 5;
 /// For one-way flows: this long nothing may arrive at a wrong endpoint.
-const QUIET: Duration = Duration::from_millis(300);
+const QUIET: Duration = Duration::from_millis(150);
 /// The default of `deadline`.
 const DEADLINE: Span = Span::millis(15_000);
 
@@ -66,7 +66,7 @@ impl Attempt<'_> {
     async fn flow_start(&mut self, name: &str, step: &FlowStep) -> Result<(), Stop> {
         let cell = self.one_cell(step)?;
         let kind = kind(step.kind.expect("validated"));
-        let interval = step.interval.unwrap_or(Span::millis(20)).0;
+        let interval = step.interval.unwrap_or(Span::millis(10)).0;
         let agent = self.cluster.agent(&cell.from.agent)?;
         let spec = FlowSpec {
             id: name.into(),
