@@ -187,6 +187,11 @@ impl NetnsCluster {
         &self.world
     }
 
+    /// Whether there is a program to run; the null candidate has none.
+    pub fn has_candidate(&self) -> bool {
+        self.candidate.binary.is_some()
+    }
+
     /// The candidate's instances.
     pub fn instances(&self) -> &[Instance] {
         &self.instances

@@ -13,8 +13,11 @@ use super::{findings::Findings, steps::flow::RunningFlow, steps::state::Baseline
 use crate::{
     candidate::Candidate,
     cluster::{ClusterError, NetnsCluster, Settings},
-    scenario::{Case, doc::Step},
+    scenario::{Case, Span, doc::Step},
 };
+
+/// How long to wait for something that nobody does.
+const FOR_NOTHING: Span = Span::millis(500);
 
 /// One attempt in progress.
 pub struct Attempt<'a> {
@@ -214,6 +217,12 @@ impl<'a> Attempt<'a> {
     pub(super) fn changing(&mut self) {
         self.last_change = now();
         self.changed = true;
+    }
+
+    /// A deadline in nanoseconds. Where no candidate runs at all (the null candidate) nothing will change by waiting.
+    pub(super) fn patience(&self, deadline: Span) -> u64 {
+        let deadline = if self.cluster.has_candidate() { deadline } else { deadline.min(FOR_NOTHING) };
+        deadline.0.as_nanos() as u64
     }
 
     /// What must be true now, computed once per state of the objects.

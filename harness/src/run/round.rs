@@ -73,6 +73,30 @@ pub struct Seen {
     pub controls: usize,
 }
 
+/// What is asked of the proportions in which endpoints are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proportions {
+    /// No endpoint of a Service port is left out on any node; its frontends are taken together.
+    PerService,
+    /// No endpoint is left out at any frontend on any node.
+    PerFrontend,
+    /// And all are chosen equally often.
+    EqualShares,
+}
+
+impl Proportions {
+    fn group(self, cell: &Cell) -> String {
+        match (self, &cell.to.frontend) {
+            (Self::PerService, Some(frontend)) => {
+                let (namespace, name) = &frontend.service;
+                let (port, protocol, family) = (&frontend.port_name, frontend.protocol, frontend.family);
+                format!("{namespace}/{name} {port} {protocol} {family}")
+            }
+            _ => cell.to.label.clone(),
+        }
+    }
+}
+
 /// A mismatch of one cell or of one frontend on one node.
 pub struct Wrong {
     /// Where.
@@ -229,10 +253,9 @@ pub fn observation(cell: &Cell, one: &Try) -> Observation {
 
 /// Compares what was seen with what must happen.
 ///
-/// Cells are judged one by one for everything but proportions; those are judged per frontend and node over all clients
-/// there, because one cell has too few tries to say anything. `shares` asks for equal shares too; otherwise only an
-/// endpoint that was never chosen is wrong.
-pub fn wrong(cells: &[Cell], seen: &Seen, shares: bool) -> Vec<Wrong> {
+/// Cells are judged one by one for everything but proportions; those are judged over all clients of a node, because one
+/// cell has too few tries to say anything.
+pub fn wrong(cells: &[Cell], seen: &Seen, proportions: Proportions) -> Vec<Wrong> {
     let mut found = Vec::new();
     let mut groups: BTreeMap<String, (Expectation, Vec<Observation>)> = BTreeMap::new();
     for (cell, tries) in cells.iter().zip(&seen.tries) {
@@ -245,7 +268,7 @@ pub fn wrong(cells: &[Cell], seen: &Seen, shares: bool) -> Vec<Wrong> {
         if let [Want::Endpoints { shares, .. }] = cell.expectation.outcomes.as_slice() {
             let node = cell.from.source.node().unwrap_or("-");
             let who: Vec<String> = shares.iter().map(|share| format!("{}:{}", share.ip, share.port)).collect();
-            let key = format!("{node} {} {}", cell.to.label, who.join(" "));
+            let key = format!("{node} {} {}", proportions.group(cell), who.join(" "));
             let group = groups.entry(key).or_insert_with(|| {
                 // Client addresses differ within a group and were judged cell by cell.
                 (Expectation { client_ips: Vec::new(), ..cell.expectation.clone() }, Vec::new())
@@ -256,7 +279,7 @@ pub fn wrong(cells: &[Cell], seen: &Seen, shares: bool) -> Vec<Wrong> {
     for (label, (expectation, observations)) in groups {
         for mismatch in oracle::check(&expectation, &observations) {
             let statistical = mismatch.kind == MismatchKind::EndpointNeverChosen
-                || (shares && mismatch.kind == MismatchKind::UnequalShare);
+                || (proportions == Proportions::EqualShares && mismatch.kind == MismatchKind::UnequalShare);
             if statistical {
                 found.push(Wrong { cell: format!("clients on {label}"), expectation: expectation.clone(), mismatch });
             }
@@ -266,14 +289,14 @@ pub fn wrong(cells: &[Cell], seen: &Seen, shares: bool) -> Vec<Wrong> {
 }
 
 /// How many tries each cell of a group needs so that a fresh endpoint that is missing, or a stale one that is still
-/// there, is seen: the clients of one node share the work.
+/// there, is seen: the clients of one node and the frontends of one Service port share the work.
 pub fn confirming_count(cells: &[Cell]) -> u32 {
     let mut clients: BTreeMap<(String, String), u32> = BTreeMap::new();
     let mut endpoints = 1;
     for cell in cells {
         if let [Want::Endpoints { shares, .. }] = cell.expectation.outcomes.as_slice() {
             let node = cell.from.source.node().unwrap_or("-").to_owned();
-            *clients.entry((node, cell.to.label.clone())).or_default() += 1;
+            *clients.entry((node, Proportions::PerService.group(cell))).or_default() += 1;
             endpoints = endpoints.max(shares.len());
         }
     }

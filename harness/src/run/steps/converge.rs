@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use super::super::{
     attempt::{Attempt, Stop},
-    round::{self, Shape},
+    round::{self, Proportions, Shape},
 };
 use crate::scenario::doc::Converge;
 
@@ -31,8 +31,9 @@ impl Attempt<'_> {
         let cells = self.cells(&step.from, &step.to)?;
         let mut quick = Shape { count: 1, patience_ms: QUICK_MS, silence_ms: QUICK_MS, controls: false, ..Shape::default() };
         let mut confirm = Shape { count: round::confirming_count(&cells), patience_ms: CONFIRM_MS, ..Shape::default() };
-        let until = self.last_change + step.deadline.0.as_nanos() as u64;
-        let until = until.max(now() + step.deadline.0.as_nanos() as u64 / 2);
+        let deadline = self.patience(step.deadline);
+        let until = self.last_change + deadline;
+        let until = until.max(now() + deadline / 2);
         let udp = cells.iter().any(|cell| cell.to.destination.protocol == oracle::Protocol::Udp);
         let settle = if udp && self.changed { SETTLE_NS } else { 0 };
         let mut right_since: Option<u64> = None;
@@ -41,11 +42,11 @@ impl Attempt<'_> {
         loop {
             let began = now();
             let seen = self.round(&cells, &quick).await?;
-            let mut wrong = round::wrong(&cells, &seen, false);
+            let mut wrong = round::wrong(&cells, &seen, Proportions::PerService);
             if wrong.is_empty() {
                 let right_since = *right_since.get_or_insert(began);
                 let seen = self.round(&cells, &confirm).await?;
-                wrong = round::wrong(&cells, &seen, false);
+                wrong = round::wrong(&cells, &seen, Proportions::PerService);
                 if wrong.is_empty() {
                     self.controls_must_work(&seen)?;
                     if now() < right_since + settle {

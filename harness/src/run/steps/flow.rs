@@ -115,7 +115,7 @@ impl Attempt<'_> {
         let model = self.model()?;
         let expectation = oracle::expect(&model, &source, &destination);
         let since = self.last_change.max(started);
-        let until = now() + deadline.0.as_nanos() as u64;
+        let until = now() + self.patience(deadline);
         let positive = expectation.outcomes.iter().all(|o| matches!(o, oracle::Outcome::Endpoints { .. }));
         self.findings.checked(positive);
         let last = loop {
@@ -199,7 +199,7 @@ impl Attempt<'_> {
         let flow = self.flows.get(name).ok_or_else(|| Stop::infra(format!("flow '{name}' does not run")))?;
         let agent = flow.agent.clone();
         self.findings.checked(false);
-        let until = now() + deadline.0.as_nanos() as u64;
+        let until = now() + self.patience(deadline);
         loop {
             if agent.flow_read(name, u64::MAX).await?.closed.is_some() {
                 return Ok(());

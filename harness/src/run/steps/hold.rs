@@ -4,7 +4,7 @@ use probe::proto::now;
 
 use super::super::{
     attempt::{Attempt, Stop},
-    round::{self, Shape},
+    round::{self, Proportions, Shape},
 };
 use crate::scenario::doc::Hold;
 
@@ -19,7 +19,7 @@ impl Attempt<'_> {
             self.controls_must_work(&seen)?;
             self.count_checks(&cells);
             rounds += 1;
-            let wrong = round::wrong(&cells, &seen, false);
+            let wrong = round::wrong(&cells, &seen, Proportions::PerService);
             if !wrong.is_empty() {
                 self.findings.note(format!("the model broke in round {rounds}"));
                 self.record(wrong);

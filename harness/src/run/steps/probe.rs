@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use super::super::{
     attempt::{Attempt, Stop},
     cells::{self, Cell},
-    round::{self, PATIENCE_MS, SILENCE_MS, Seen, Shape, Wrong},
+    round::{self, PATIENCE_MS, Proportions, SILENCE_MS, Seen, Shape, Wrong},
 };
 use crate::scenario::doc::{ClientAddress, Expect, OneOrMany, Probe, Target};
 
@@ -40,7 +40,9 @@ impl Attempt<'_> {
         let seen = self.round(&cells, &shape).await?;
         self.count_checks(&cells);
         self.controls_must_work(&seen)?;
-        let wrong = round::wrong(&cells, &seen, step.count >= ABOUT_SHARES);
+        let proportions =
+            if step.count >= ABOUT_SHARES { Proportions::EqualShares } else { Proportions::PerFrontend };
+        let wrong = round::wrong(&cells, &seen, proportions);
         self.record(wrong);
         self.record_characteristics(&cells, &seen);
         if let Some(want) = step.client_address {

@@ -55,7 +55,7 @@ impl Attempt<'_> {
     /// No UDP entry may lead to an address that is no endpoint (kubernetes #139628 and its many forerunners).
     async fn no_stale_udp(&mut self) -> Result<(), Stop> {
         self.findings.checked(false);
-        let until = now() + DEADLINE.0.as_nanos() as u64;
+        let until = now() + self.patience(DEADLINE);
         loop {
             let model = self.model()?;
             let endpoints: BTreeSet<IpAddr> = model
@@ -110,7 +110,7 @@ impl Attempt<'_> {
             .ok_or_else(|| Stop::infra(format!("unknown node '{}'", check.node)))?;
         let target = SocketAddr::new(node, port as u16);
         let agent = self.cluster.agent("outside")?;
-        let until = now() + check.deadline.unwrap_or(DEADLINE).0.as_nanos() as u64;
+        let until = now() + self.patience(check.deadline.unwrap_or(DEADLINE));
         loop {
             let problem = match agent.http_get(target, &check.path, 2_000).await {
                 Ok(answer) => http_problem(check, &answer),
@@ -149,7 +149,7 @@ impl Attempt<'_> {
             return Err(Stop::infra(format!("no baseline '{name}' was taken")));
         };
         self.findings.checked(false);
-        let until = now() + DEADLINE.0.as_nanos() as u64;
+        let until = now() + self.patience(DEADLINE);
         loop {
             let have = self.take_baseline().await?;
             let grown = want.ruleset_lines.iter().zip(&have.ruleset_lines).any(|(want, have)| have.1 > want.1);
