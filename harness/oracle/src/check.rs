@@ -160,7 +160,14 @@ pub fn check(expectation: &Expectation, observed: &[Observation]) -> Vec<Mismatc
             found.len(),
         )
     });
-    nearest.unwrap_or_default()
+    // No acceptable outcome at all is no licence: nothing can be said to hold.
+    nearest.unwrap_or_else(|| {
+        vec![Mismatch {
+            kind: MismatchKind::OtherFailure,
+            attempts: observed.len(),
+            text: "the expectation allows no outcome".into(),
+        }]
+    })
 }
 
 /// The index of the first acceptable outcome that all attempts fit: which way a candidate goes where the
@@ -244,9 +251,15 @@ fn against(
     tally.into_mismatches()
 }
 
+/// Nobody may answer. A corrupt answer, or one from a wrong peer, is an answer too, and an attempt that failed for a reason
+/// of its own shows nothing.
 fn must_not(tally: &mut Tally, outcome: &Observed) {
-    if matches!(outcome, Observed::Answered { .. }) {
-        tally.add(MismatchKind::AnsweredButMustNot, describe(outcome));
+    match outcome {
+        Observed::Answered { .. } => {
+            tally.add(MismatchKind::AnsweredButMustNot, describe(outcome));
+        }
+        Observed::Other(_) => tally.add(MismatchKind::OtherFailure, describe(outcome)),
+        Observed::Refused | Observed::TimedOut | Observed::Reset | Observed::Unreachable => {}
     }
 }
 
@@ -259,6 +272,7 @@ fn against_direct(tally: &mut Tally, direct: &Direct, outcome: &Observed) {
                 tally.add(MismatchKind::WrongEndpoint, text);
             }
         }
+        (Direct::Pod { .. }, Observed::Other(_)) => failure(tally, outcome),
         // Whether the pod listens there is not known.
         (Direct::Pod { .. }, _) => {}
         (Direct::Listener { .. }, _) => failure(tally, outcome),

@@ -3,8 +3,8 @@
 mod support;
 
 use oracle::{
-    Expectation, MismatchKind, Observation, Observed, attempts_to_see_all, check, expect,
-    matched_outcome,
+    Direct, Expectation, MismatchKind, Observation, Observed, Outcome, attempts_to_see_all, check,
+    expect, matched_outcome,
 };
 use serde_json::json;
 use support::*;
@@ -275,6 +275,25 @@ fn plain_routing() {
         kinds(&direct, &[answered("b2", "10.244.1.12")]),
         ["wrong-endpoint"]
     );
+}
+
+#[test]
+fn silence_is_not_shown_by_an_attempt_that_failed_by_itself() {
+    let mut nobody = from_pod(json!({}));
+    for outcome in [Outcome::NoAnswer, Outcome::NotService] {
+        nobody.outcomes = vec![outcome];
+        nobody.direct = Direct::Nobody;
+        assert!(kinds(&nobody, &all(Observed::TimedOut, 3)).is_empty());
+        let other = all(Observed::Other("corrupt answer".into()), 3);
+        assert_eq!(kinds(&nobody, &other), ["other-failure"]);
+    }
+}
+
+#[test]
+fn no_acceptable_outcome_is_no_licence() {
+    let mut nothing = from_pod(json!({}));
+    nothing.outcomes.clear();
+    assert_eq!(kinds(&nothing, &all(Observed::TimedOut, 1)), ["other-failure"]);
 }
 
 #[test]

@@ -9,7 +9,10 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 
 const HEAD: usize = 256 << 10;
 const TAIL: usize = 256 << 10;
+/// Bytes kept of one line; the rest of it is read and thrown away.
 const LINE: usize = 16 << 10;
+/// Bytes of one line that a message quotes.
+const QUOTED: usize = 400;
 
 /// A log that several readers append to.
 #[derive(Clone, Default)]
@@ -24,21 +27,35 @@ struct Kept {
 }
 
 impl Log {
-    /// Reads lines until the stream ends.
+    /// Reads lines until the stream ends. A line without an end costs no more memory than a long one.
     pub async fn follow(self, label: &'static str, stream: impl AsyncRead + Unpin) {
         let mut reader = BufReader::new(stream);
         let mut line = Vec::new();
+        let mut begun = false;
         loop {
-            line.clear();
-            match reader.read_until(b'\n', &mut line).await {
-                Ok(0) | Err(_) => return,
-                Ok(_) => {
-                    line.truncate(LINE);
-                    let text = String::from_utf8_lossy(&line);
-                    self.push(&format!("{label} {}\n", text.trim_end()));
+            let (used, ended) = match reader.fill_buf().await {
+                Ok([]) | Err(_) => break,
+                Ok(bytes) => {
+                    let end = bytes.iter().position(|byte| *byte == b'\n');
+                    let part = &bytes[..end.unwrap_or(bytes.len())];
+                    line.extend_from_slice(&part[..part.len().min(LINE - line.len())]);
+                    (end.map_or(bytes.len(), |end| end + 1), end.is_some())
                 }
+            };
+            reader.consume(used);
+            begun = !ended;
+            if ended {
+                self.push_bytes(label, &line);
+                line.clear();
             }
         }
+        if begun {
+            self.push_bytes(label, &line);
+        }
+    }
+
+    fn push_bytes(&self, label: &str, line: &[u8]) {
+        self.push(&format!("{label} {}\n", String::from_utf8_lossy(line).trim_end()));
     }
 
     /// Appends one line.
@@ -68,11 +85,19 @@ impl Log {
         text
     }
 
-    /// The last lines, for messages.
+    /// The last lines, for messages; long ones are cut.
     pub fn last_lines(&self, count: usize) -> String {
         let text = self.text();
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(count)..].join("\n")
+        let lines: Vec<String> = text
+            .lines()
+            .rev()
+            .take(count)
+            .map(|line| {
+                let end = line.floor_char_boundary(QUOTED);
+                if end < line.len() { format!("{}...", &line[..end]) } else { line.to_owned() }
+            })
+            .collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -91,5 +116,20 @@ mod tests {
         assert!(text.ends_with("line 99999 of a chatty candidate\n"));
         assert!(text.contains("lines left out"));
         assert!(text.len() < HEAD + TAIL + 100);
+    }
+
+    #[tokio::test]
+    async fn a_line_without_end_is_cut() {
+        let log = Log::default();
+        let mut stream = vec![b'x'; 10 * LINE];
+        stream.extend_from_slice(b"\nshort\n\nlast without end");
+        log.clone().follow("out", &stream[..]).await;
+        let text = log.text();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 4);
+        assert_eq!(lines[0].len(), "out ".len() + LINE);
+        assert_eq!(lines[1..], ["out short", "out ", "out last without end"]);
+        assert!(log.last_lines(4).len() < 2 * QUOTED);
+        assert!(log.last_lines(1).ends_with("last without end"));
     }
 }
