@@ -7,7 +7,8 @@ use std::{
 };
 
 fn main() {
-    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("catalogue");
+    let root =
+        PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("catalogue");
     println!("cargo::rerun-if-changed=catalogue");
     let mut files = Vec::new();
     walk(&root, &mut files);
@@ -16,20 +17,34 @@ fn main() {
     let mut code = fs::File::create(out).expect("OUT_DIR can be written");
     writeln!(code, "&[").expect("OUT_DIR can be written");
     for file in files {
-        let name = file.strip_prefix(&root).expect("below the root").display().to_string();
+        let name = file
+            .strip_prefix(&root)
+            .expect("below the root")
+            .display()
+            .to_string();
         let path = file.display().to_string();
-        writeln!(code, "    (\"scenarios/catalogue/{name}\", include_str!({path:?})),").expect("OUT_DIR can be written");
+        writeln!(
+            code,
+            "    (\"scenarios/catalogue/{name}\", include_str!({path:?})),"
+        )
+        .expect("OUT_DIR can be written");
     }
     writeln!(code, "]").expect("OUT_DIR can be written");
 }
 
 fn walk(directory: &Path, files: &mut Vec<PathBuf>) {
     println!("cargo::rerun-if-changed={}", directory.display());
-    for entry in fs::read_dir(directory).expect("the catalogue can be read").flatten() {
+    for entry in fs::read_dir(directory)
+        .expect("the catalogue can be read")
+        .flatten()
+    {
         let path = entry.path();
         if path.is_dir() {
             walk(&path, files);
-        } else if path.extension().is_some_and(|extension| extension == "yaml") {
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == "yaml")
+        {
             files.push(path);
         }
     }

@@ -8,8 +8,8 @@ pub mod candidate;
 pub mod cli;
 pub mod cluster;
 pub mod plan;
-pub mod run;
 mod roles;
+pub mod run;
 pub mod scenario;
 
 pub use roles::dispatch;

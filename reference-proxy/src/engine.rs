@@ -456,7 +456,9 @@ fn spawn_conntrack(metrics: Metrics) -> Sender<Stale> {
                 Some(SECOND_LOOK)
             };
             let received = match wait {
-                None => receiver.recv().map_err(|mpsc::RecvError| RecvTimeoutError::Disconnected),
+                None => receiver
+                    .recv()
+                    .map_err(|mpsc::RecvError| RecvTimeoutError::Disconnected),
                 Some(wait) => receiver.recv_timeout(wait),
             };
             let mut stale = match received {

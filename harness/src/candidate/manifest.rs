@@ -150,7 +150,9 @@ pub enum CandidateError {
         message: String,
     },
     /// A program the candidate needs is missing on this machine.
-    #[error("candidate {candidate} needs '{tool}' on PATH, which is not there: install it (Debian package {tool}) and run again")]
+    #[error(
+        "candidate {candidate} needs '{tool}' on PATH, which is not there: install it (Debian package {tool}) and run again"
+    )]
     MissingTool {
         /// Name of the candidate.
         candidate: String,
@@ -183,12 +185,24 @@ impl Candidate {
         let name: Arc<str> = file.into();
         let manifest: Manifest = load::parse(&name, text)?;
         let Some(process) = &manifest.process else {
-            return Err(load::at_key(&name, text, "name", "has no 'process', and the netns provider runs candidates as processes".into()).into());
+            return Err(load::at_key(
+                &name,
+                text,
+                "name",
+                "has no 'process', and the netns provider runs candidates as processes".into(),
+            )
+            .into());
         };
-        let unusable = |message: String| CandidateError::Unusable { file: file.into(), message };
+        let unusable = |message: String| CandidateError::Unusable {
+            file: file.into(),
+            message,
+        };
         for tool in &process.needs {
             if find_on_path(tool).is_none() {
-                return Err(CandidateError::MissingTool { candidate: manifest.name.clone(), tool: tool.clone() });
+                return Err(CandidateError::MissingTool {
+                    candidate: manifest.name.clone(),
+                    tool: tool.clone(),
+                });
             }
         }
         // Variables are checked here once, so that a typing error is bad input and not a failed start in every world.
@@ -202,8 +216,15 @@ impl Candidate {
         for text in texts {
             known.substitute(text).map_err(&unusable)?;
         }
-        if let Some(file) = process.files.iter().find(|file| file.name.contains('/') || file.name.is_empty()) {
-            return Err(unusable(format!("'{}' is not a file name: files are written into $(DIR)", file.name)));
+        if let Some(file) = process
+            .files
+            .iter()
+            .find(|file| file.name.contains('/') || file.name.is_empty())
+        {
+            return Err(unusable(format!(
+                "'{}' is not a file name: files are written into $(DIR)",
+                file.name
+            )));
         }
         let binary = match process.command.first() {
             None => None,
@@ -234,14 +255,18 @@ impl Candidate {
 
     /// The process section.
     pub fn process(&self) -> &ProcessSpec {
-        self.manifest.process.as_ref().expect("checked when the manifest was read")
+        self.manifest
+            .process
+            .as_ref()
+            .expect("checked when the manifest was read")
     }
 }
 
 impl Binary {
     fn open(program: &str) -> Result<Self, String> {
         let path = if program == "$(HARNESS)" {
-            std::env::current_exe().map_err(|error| format!("the harness's own binary cannot be found: {error}"))?
+            std::env::current_exe()
+                .map_err(|error| format!("the harness's own binary cannot be found: {error}"))?
         } else if program.contains('/') {
             PathBuf::from(program)
         } else {
@@ -256,8 +281,16 @@ impl Binary {
             nix::unistd::access(&path, nix::unistd::AccessFlags::X_OK)?;
             let mut hasher = Sha256::new();
             std::io::copy(&mut file, &mut hasher)?;
-            let hex: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-            Ok(Self { path: path.clone(), file: Arc::new(file.into()), digest: format!("sha256:{hex}") })
+            let hex: String = hasher
+                .finalize()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
+            Ok(Self {
+                path: path.clone(),
+                file: Arc::new(file.into()),
+                digest: format!("sha256:{hex}"),
+            })
         };
         open().map_err(|error| format!("program '{}' cannot be run: {error}", path.display()))
     }
@@ -280,11 +313,20 @@ impl Variables {
     /// Every variable with some value: to check manifests.
     fn example() -> Self {
         Self(
-            ["KUBECONFIG", "NODE_NAME", "NODE_IP", "NODE_IPS", "CLUSTER_CIDR", "SERVICE_CIDR", "NODEPORT_ADDRESSES", "DIR"]
-                .into_iter()
-                .map(|name| (name, String::new()))
-                .chain([("HARNESS", "$(HARNESS)".to_owned())])
-                .collect(),
+            [
+                "KUBECONFIG",
+                "NODE_NAME",
+                "NODE_IP",
+                "NODE_IPS",
+                "CLUSTER_CIDR",
+                "SERVICE_CIDR",
+                "NODEPORT_ADDRESSES",
+                "DIR",
+            ]
+            .into_iter()
+            .map(|name| (name, String::new()))
+            .chain([("HARNESS", "$(HARNESS)".to_owned())])
+            .collect(),
         )
     }
 
@@ -294,7 +336,9 @@ impl Variables {
         let mut rest = text;
         while let Some(at) = rest.find("$(") {
             out.push_str(&rest[..at]);
-            let end = rest[at..].find(')').ok_or_else(|| format!("'$(' without ')' in '{text}'"))?;
+            let end = rest[at..]
+                .find(')')
+                .ok_or_else(|| format!("'$(' without ')' in '{text}'"))?;
             let name = &rest[at + 2..at + end];
             let value = match name.strip_prefix("ENV:") {
                 Some(variable) => std::env::var(variable).map_err(|_| {
@@ -333,13 +377,27 @@ mod tests {
         let table = [
             ("name: x\nprocess:\n  comand: []\n", "m.yaml:3: "),
             ("name: x\n", "m.yaml:1: has no 'process'"),
-            ("name: x\nprocess: {command: [\"$(ENV:HARNESS_TEST_UNSET)\"]}\n", "HARNESS_TEST_UNSET is not set"),
-            ("name: x\nprocess: {command: [sh, \"$(NODENAME)\"]}\n", "unknown variable '$(NODENAME)'"),
-            ("name: x\nprocess: {command: [/nonexistent/proxy]}\n", "/nonexistent/proxy' cannot be run"),
-            ("name: x\nprocess: {command: [], needs: [no-such-tool-here]}\n", "needs 'no-such-tool-here'"),
+            (
+                "name: x\nprocess: {command: [\"$(ENV:HARNESS_TEST_UNSET)\"]}\n",
+                "HARNESS_TEST_UNSET is not set",
+            ),
+            (
+                "name: x\nprocess: {command: [sh, \"$(NODENAME)\"]}\n",
+                "unknown variable '$(NODENAME)'",
+            ),
+            (
+                "name: x\nprocess: {command: [/nonexistent/proxy]}\n",
+                "/nonexistent/proxy' cannot be run",
+            ),
+            (
+                "name: x\nprocess: {command: [], needs: [no-such-tool-here]}\n",
+                "needs 'no-such-tool-here'",
+            ),
         ];
         for (text, want) in table {
-            let message = Candidate::from_text("m.yaml", text).expect_err(text).to_string();
+            let message = Candidate::from_text("m.yaml", text)
+                .expect_err(text)
+                .to_string();
             assert!(message.contains(want), "{message}\nshould contain: {want}");
         }
     }

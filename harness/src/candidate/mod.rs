@@ -2,4 +2,7 @@
 
 mod manifest;
 
-pub use manifest::{Binary, Candidate, CandidateError, HttpReady, Manifest, ProcessSpec, Ready, Variables, find_on_path};
+pub use manifest::{
+    Binary, Candidate, CandidateError, HttpReady, Manifest, ProcessSpec, Ready, Variables,
+    find_on_path,
+};

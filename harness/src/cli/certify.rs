@@ -12,7 +12,10 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use reports::{
-    event::{CandidateInfo, EVENT_FORMAT_VERSION, EventBody, FinishReason, Options, RunStarted, Suite, UnsupportedFeature},
+    event::{
+        CandidateInfo, EVENT_FORMAT_VERSION, EventBody, FinishReason, Options, RunStarted, Suite,
+        UnsupportedFeature,
+    },
     log::EventWriter,
     model::{Report, ReportBuilder},
 };
@@ -134,7 +137,14 @@ impl Certify {
     pub(super) fn run(self, color: bool) -> Result<Exit, Failed> {
         let requirements = Requirements::embedded()?;
         let catalogue = Catalogue::embedded(&requirements)?;
-        certify(&self.common, &catalogue, &requirements, self.profile, self.filter, color)
+        certify(
+            &self.common,
+            &catalogue,
+            &requirements,
+            self.profile,
+            self.filter,
+            color,
+        )
     }
 }
 
@@ -142,7 +152,14 @@ impl Run {
     pub(super) fn run(self, color: bool) -> Result<Exit, Failed> {
         let requirements = Requirements::embedded()?;
         let catalogue = Catalogue::from_files(&self.files, &requirements)?;
-        certify(&self.common, &catalogue, &requirements, Profile::All, self.filter, color)
+        certify(
+            &self.common,
+            &catalogue,
+            &requirements,
+            Profile::All,
+            self.filter,
+            color,
+        )
     }
 }
 
@@ -159,22 +176,39 @@ fn certify(
     let filter_text = filter.as_ref().map(|_| filter_argument());
     let filter = filter.unwrap_or(Filter::All);
     let missing = machine::missing();
-    let planned = plan::select(catalogue, requirements, &candidate, &missing, profile, &filter);
+    let planned = plan::select(
+        catalogue,
+        requirements,
+        &candidate,
+        &missing,
+        profile,
+        &filter,
+    );
     // Seeds are short, so that people can type them.
-    let seed = common.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
-    let jobs = common.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get() as u32));
+    let seed = common
+        .seed
+        .unwrap_or_else(|| u64::from(rand::random::<u32>()));
+    let jobs = common
+        .jobs
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get() as u32));
     let work = plan::jobs(&planned, common.runs, seed).map_err(|problems| {
         let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
         Failed::usage(lines.join("\n"))
     })?;
     let run_id = run_id(&candidate.manifest.name);
-    let out = common.out.clone().unwrap_or_else(|| Path::new("harness-out").join(&run_id));
+    let out = common
+        .out
+        .clone()
+        .unwrap_or_else(|| Path::new("harness-out").join(&run_id));
     prepare(&out)?;
     let mut writer = EventWriter::create(out.join("events.jsonl")).map_err(Failed::usage)?;
     let started = RunStarted {
         run_id,
         format_version: EVENT_FORMAT_VERSION,
-        suite: Suite { version: env!("CARGO_PKG_VERSION").into(), catalogue_digest: catalogue.digest() },
+        suite: Suite {
+            version: env!("CARGO_PKG_VERSION").into(),
+            catalogue_digest: catalogue.digest(),
+        },
         candidate: candidate_info(&candidate),
         provider: "netns".into(),
         machine: machine::describe(),
@@ -192,10 +226,17 @@ fn certify(
     };
     let mut builder = ReportBuilder::default();
     let mut progress = Progress::new(&started, work.len(), color);
-    let mut record = |writer: &mut EventWriter, progress: &mut Progress, body: EventBody| -> Result<(), Failed> {
+    let mut record = |writer: &mut EventWriter,
+                      progress: &mut Progress,
+                      body: EventBody|
+     -> Result<(), Failed> {
         progress.event(&body);
-        let event = writer.append(body).map_err(|error| Failed::infra(format!("{error}; what was written is kept")))?;
-        builder.push(event).map_err(|error| Failed::infra(format!("the event log does not make sense: {error}")))
+        let event = writer
+            .append(body)
+            .map_err(|error| Failed::infra(format!("{error}; what was written is kept")))?;
+        builder
+            .push(event)
+            .map_err(|error| Failed::infra(format!("the event log does not make sense: {error}")))
     };
     record(&mut writer, &mut progress, EventBody::RunStarted(started))?;
     let stop = Arc::new(AtomicBool::new(false));
@@ -229,16 +270,27 @@ fn certify(
                 }
             }
         }
-        let reason = run.await.map_or(FinishReason::Infra, |outcome| outcome.reason);
+        let reason = run
+            .await
+            .map_or(FinishReason::Infra, |outcome| outcome.reason);
         if result.is_ok() {
-            result = record(&mut writer, &mut progress, EventBody::RunFinished { reason, message: None });
+            result = record(
+                &mut writer,
+                &mut progress,
+                EventBody::RunFinished {
+                    reason,
+                    message: None,
+                },
+            );
         }
         result
     });
     progress.finish();
     written?;
     writer.finish().map_err(Failed::infra)?;
-    let report = builder.finish().map_err(|error| Failed::infra(format!("no report can be made: {error}")))?;
+    let report = builder
+        .finish()
+        .map_err(|error| Failed::infra(format!("no report can be made: {error}")))?;
     let files = reports::write_all(&out, &report).map_err(Failed::infra)?;
     progress.summary(&report, &files, common.flake_budget);
     Ok(Exit::of(&report, common.flake_budget))
@@ -258,7 +310,16 @@ fn filter_argument() -> String {
 }
 
 fn run_id(candidate: &str) -> String {
-    let safe: String = candidate.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
+    let safe: String = candidate
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '-' {
+                c
+            } else {
+                '_'
+            }
+        })
+        .collect();
     let time = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S").to_string();
     format!("{time}-{safe}-{:04x}", rand::random::<u16>())
 }
@@ -270,8 +331,12 @@ fn prepare(out: &Path) -> Result<(), Failed> {
             out.display()
         )));
     }
-    std::fs::create_dir_all(out)
-        .map_err(|error| Failed::usage(format!("--out {}: it cannot be created: {error}", out.display())))
+    std::fs::create_dir_all(out).map_err(|error| {
+        Failed::usage(format!(
+            "--out {}: it cannot be created: {error}",
+            out.display()
+        ))
+    })
 }
 
 fn candidate_info(candidate: &Candidate) -> CandidateInfo {
@@ -279,7 +344,10 @@ fn candidate_info(candidate: &Candidate) -> CandidateInfo {
         name: candidate.manifest.name.clone(),
         version: candidate.manifest.version.clone(),
         url: candidate.manifest.url.clone(),
-        digest: candidate.binary.as_ref().map(|binary| binary.digest.clone()),
+        digest: candidate
+            .binary
+            .as_ref()
+            .map(|binary| binary.digest.clone()),
         features_unsupported: candidate
             .manifest
             .unsupported

@@ -15,7 +15,10 @@ impl Clean {
             print("nothing was left behind\n");
         }
         for leftover in removed {
-            print(&format!("ended process {} of world {} (its harness, process {}, is gone)\n", leftover.pid, leftover.world, leftover.harness));
+            print(&format!(
+                "ended process {} of world {} (its harness, process {}, is gone)\n",
+                leftover.pid, leftover.world, leftover.harness
+            ));
         }
         Ok(Exit::Ok)
     }

@@ -88,7 +88,11 @@ fn scenario(document: &Document, case: &Case, requirements: &Requirements) -> St
     let _ = writeln!(text, "Steps:");
     for (index, step) in case.scenario.steps.iter().enumerate() {
         if step.value.applies(&case.key) {
-            let what = step.value.name.clone().unwrap_or_else(|| summary::of(&step.value));
+            let what = step
+                .value
+                .name
+                .clone()
+                .unwrap_or_else(|| summary::of(&step.value));
             let _ = writeln!(text, "  {:>2}. {:<9} {what}", index + 1, step.value.verb());
         }
     }
@@ -103,21 +107,47 @@ fn scenario(document: &Document, case: &Case, requirements: &Requirements) -> St
 fn picture(case: &Case) -> String {
     let mut text = String::new();
     let topology = &case.scenario.topology;
-    let mtu = topology.outside.mtu.map_or(String::new(), |mtu| format!(" (mtu {mtu})"));
+    let mtu = topology
+        .outside
+        .mtu
+        .map_or(String::new(), |mtu| format!(" (mtu {mtu})"));
     let _ = writeln!(text, "  outside{mtu}");
     let _ = writeln!(text, "     |");
     let _ = writeln!(text, "  router");
     let _ = writeln!(text, "     |");
-    let _ = writeln!(text, "  ===+=== node network, API server {} ===", case.plan.api_server());
-    for client in topology.clients.iter().filter(|client| client.network == "nodes") {
+    let _ = writeln!(
+        text,
+        "  ===+=== node network, API server {} ===",
+        case.plan.api_server()
+    );
+    for client in topology
+        .clients
+        .iter()
+        .filter(|client| client.network == "nodes")
+    {
         let _ = writeln!(text, "     +-- client {}", client.name);
     }
     for node in &topology.nodes {
-        let addresses = case.plan.node(&node.name).map(|node| format!("{} {}", node.ipv4, node.ipv6)).unwrap_or_default();
-        let zone = node.zone.as_ref().map_or(String::new(), |zone| format!(", zone {zone}"));
-        let _ = writeln!(text, "     +-- {} [{addresses}{zone}] (candidate)", node.name);
+        let addresses = case
+            .plan
+            .node(&node.name)
+            .map(|node| format!("{} {}", node.ipv4, node.ipv6))
+            .unwrap_or_default();
+        let zone = node
+            .zone
+            .as_ref()
+            .map_or(String::new(), |zone| format!(", zone {zone}"));
+        let _ = writeln!(
+            text,
+            "     +-- {} [{addresses}{zone}] (candidate)",
+            node.name
+        );
         for pod in topology.pods.iter().filter(|pod| pod.node == node.name) {
-            let addresses = case.plan.pod(&pod.name).map(|pod| format!("{} {}", pod.ipv4, pod.ipv6)).unwrap_or_default();
+            let addresses = case
+                .plan
+                .pod(&pod.name)
+                .map(|pod| format!("{} {}", pod.ipv4, pod.ipv6))
+                .unwrap_or_default();
             let mut notes = Vec::new();
             if pod.host_network {
                 notes.push("hostNetwork".to_owned());
@@ -128,8 +158,17 @@ fn picture(case: &Case) -> String {
             if !pod.ready {
                 notes.push("not ready".to_owned());
             }
-            notes.extend(pod.labels.iter().map(|(name, value)| format!("{name}={value}")));
-            let _ = writeln!(text, "     |     +-- pod {} [{addresses}] {}", pod.name, notes.join(" "));
+            notes.extend(
+                pod.labels
+                    .iter()
+                    .map(|(name, value)| format!("{name}={value}")),
+            );
+            let _ = writeln!(
+                text,
+                "     |     +-- pod {} [{addresses}] {}",
+                pod.name,
+                notes.join(" ")
+            );
         }
     }
     text

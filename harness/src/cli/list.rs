@@ -38,8 +38,14 @@ impl List {
         let catalogue = Catalogue::embedded(&requirements)?;
         let candidate = Candidate::load("null")?;
         let filter = self.filter.unwrap_or(Filter::All);
-        let planned =
-            plan::select(&catalogue, &requirements, &candidate, &plan::Missing::default(), self.profile, &filter);
+        let planned = plan::select(
+            &catalogue,
+            &requirements,
+            &candidate,
+            &plan::Missing::default(),
+            self.profile,
+            &filter,
+        );
         match self.format {
             Format::Text => {
                 let mut text = String::new();
@@ -54,7 +60,11 @@ impl List {
                     ));
                 }
                 print(&text);
-                eprintln!("{} cases of {} scenarios", planned.len(), scenarios(&planned));
+                eprintln!(
+                    "{} cases of {} scenarios",
+                    planned.len(),
+                    scenarios(&planned)
+                );
             }
             Format::Json => {
                 let cases: Vec<_> = planned
@@ -75,15 +85,25 @@ impl List {
                         })
                     })
                     .collect();
-                print(&format!("{}\n", serde_json::to_string_pretty(&cases).map_err(Failed::infra)?));
+                print(&format!(
+                    "{}\n",
+                    serde_json::to_string_pretty(&cases).map_err(Failed::infra)?
+                ));
             }
         }
-        Ok(if planned.is_empty() { Exit::NothingRan } else { Exit::Ok })
+        Ok(if planned.is_empty() {
+            Exit::NothingRan
+        } else {
+            Exit::Ok
+        })
     }
 }
 
 fn scenarios(planned: &[plan::Planned]) -> usize {
-    let mut ids: Vec<&str> = planned.iter().map(|case| case.document.header.id.as_str()).collect();
+    let mut ids: Vec<&str> = planned
+        .iter()
+        .map(|case| case.document.header.id.as_str())
+        .collect();
     ids.dedup();
     ids.len()
 }

@@ -65,7 +65,8 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     };
     tracing_subscriber::fmt()
         .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("HARNESS_LOG").unwrap_or_else(|_| "error".into()),
+            tracing_subscriber::EnvFilter::try_from_env("HARNESS_LOG")
+                .unwrap_or_else(|_| "error".into()),
         )
         .with_writer(std::io::stderr)
         .init();
@@ -100,12 +101,18 @@ pub struct Failed {
 impl Failed {
     /// Bad input: exit code 2.
     fn usage(message: impl std::fmt::Display) -> Self {
-        Self { message: message.to_string(), exit: Exit::Usage }
+        Self {
+            message: message.to_string(),
+            exit: Exit::Usage,
+        }
     }
 
     /// Trouble that is not the candidate's: exit code 4.
     fn infra(message: impl std::fmt::Display) -> Self {
-        Self { message: message.to_string(), exit: Exit::Infra }
+        Self {
+            message: message.to_string(),
+            exit: Exit::Infra,
+        }
     }
 }
 

@@ -37,14 +37,20 @@ impl Progress {
     pub fn new(run: &RunStarted, attempts: usize, color: bool) -> Self {
         let terminal = std::io::stdout().is_terminal();
         let bar = ProgressBar::new(attempts as u64);
-        bar.set_draw_target(if terminal { ProgressDrawTarget::stdout() } else { ProgressDrawTarget::hidden() });
+        bar.set_draw_target(if terminal {
+            ProgressDrawTarget::stdout()
+        } else {
+            ProgressDrawTarget::hidden()
+        });
         let template = if color {
             "{elapsed_precise} [{bar:30.cyan/blue}] {pos}/{len} {msg:.dim}"
         } else {
             "{elapsed_precise} [{bar:30}] {pos}/{len} {msg}"
         };
         bar.set_style(
-            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "),
+            ProgressStyle::with_template(template)
+                .unwrap_or_else(|_| ProgressStyle::default_bar())
+                .progress_chars("=> "),
         );
         if terminal {
             bar.enable_steady_tick(Duration::from_millis(200));
@@ -83,7 +89,10 @@ impl Progress {
                 self.running.remove(&finished.case);
                 *self.counts.entry(finished.verdict).or_default() += 1;
                 if let Some(skip) = &finished.skip {
-                    *self.skips.entry(format!("{}: {}", skip.kind, skip.reason)).or_default() += 1;
+                    *self
+                        .skips
+                        .entry(format!("{}: {}", skip.kind, skip.reason))
+                        .or_default() += 1;
                 }
                 self.line(&self.status(finished));
                 self.bar.inc(1);
@@ -94,9 +103,18 @@ impl Progress {
     }
 
     fn message(&self) {
-        let named: Vec<&str> = self.running.iter().take(NAMED).map(String::as_str).collect();
+        let named: Vec<&str> = self
+            .running
+            .iter()
+            .take(NAMED)
+            .map(String::as_str)
+            .collect();
         let more = self.running.len().saturating_sub(NAMED);
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let more = if more > 0 {
+            format!(" and {more} more")
+        } else {
+            String::new()
+        };
         self.bar.set_message(format!("{}{more}", named.join(" ")));
     }
 
@@ -117,9 +135,21 @@ impl Progress {
             Verdict::Skip => ("SKIP", "33"),
         };
         let word = format!("{word:<5}");
-        let word = if self.color { format!("\x1b[1;{color}m{word}\x1b[0m") } else { word };
-        let attempt = if self.runs > 1 { format!(" #{}", finished.attempt) } else { String::new() };
-        let mut line = format!("{word} {:>8.3}s  {}{attempt}", finished.duration_ms / 1e3, finished.case);
+        let word = if self.color {
+            format!("\x1b[1;{color}m{word}\x1b[0m")
+        } else {
+            word
+        };
+        let attempt = if self.runs > 1 {
+            format!(" #{}", finished.attempt)
+        } else {
+            String::new()
+        };
+        let mut line = format!(
+            "{word} {:>8.3}s  {}{attempt}",
+            finished.duration_ms / 1e3,
+            finished.case
+        );
         if let Some(convergence) = finished.convergence_ms {
             line.push_str(&format!("  converged in {convergence:.1} ms"));
         }
@@ -130,7 +160,11 @@ impl Progress {
             line.push_str(&format!("\n      {}", clean(infra)));
         }
         for failure in finished.failures.iter().take(3) {
-            line.push_str(&format!("\n      {}: {}", failure.kind, clean(&failure.message)));
+            line.push_str(&format!(
+                "\n      {}: {}",
+                failure.kind,
+                clean(&failure.message)
+            ));
         }
         if finished.failures.len() > 3 {
             line.push_str(&format!("\n      and {} more", finished.failures.len() - 3));
@@ -185,5 +219,14 @@ fn conclusion(conclusion: reports::model::Conclusion) -> &'static str {
 
 /// Text of a candidate must not steer the terminal.
 fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect::<String>().replace('\n', "\n        ")
+    text.chars()
+        .map(|c| {
+            if c.is_control() && c != '\n' {
+                '\u{fffd}'
+            } else {
+                c
+            }
+        })
+        .collect::<String>()
+        .replace('\n', "\n        ")
 }

@@ -27,7 +27,10 @@ impl Schema {
             Of::Scenario => schemars::schema_for!(crate::scenario::Scenario),
             Of::Candidate => schemars::schema_for!(crate::candidate::Manifest),
         };
-        print(&format!("{}\n", serde_json::to_string_pretty(&schema).map_err(Failed::infra)?));
+        print(&format!(
+            "{}\n",
+            serde_json::to_string_pretty(&schema).map_err(Failed::infra)?
+        ));
         Ok(Exit::Ok)
     }
 }

@@ -34,7 +34,11 @@ pub enum InstanceError {
 
 impl Instance {
     /// An instance that is not started yet.
-    pub fn new(node: &str, variables: BTreeMap<&'static str, String>, nodeport_addresses: bool) -> Self {
+    pub fn new(
+        node: &str,
+        variables: BTreeMap<&'static str, String>,
+        nodeport_addresses: bool,
+    ) -> Self {
         let mut variables = variables;
         variables.insert("DIR", format!("/run/candidate/{node}"));
         // The program itself is passed as an open file; the path only becomes argv[0].
@@ -50,13 +54,25 @@ impl Instance {
     }
 
     /// Starts the process; the null candidate has none.
-    pub async fn start(&mut self, world: &World, candidate: &Candidate) -> Result<(), InstanceError> {
+    pub async fn start(
+        &mut self,
+        world: &World,
+        candidate: &Candidate,
+    ) -> Result<(), InstanceError> {
         let spec = candidate.process();
         let Some(binary) = &candidate.binary else {
             return Ok(());
         };
-        let substitute = |text: &String| self.variables.substitute(text).map_err(InstanceError::Candidate);
-        let mut argv = spec.command.iter().map(substitute).collect::<Result<Vec<_>, _>>()?;
+        let substitute = |text: &String| {
+            self.variables
+                .substitute(text)
+                .map_err(InstanceError::Candidate)
+        };
+        let mut argv = spec
+            .command
+            .iter()
+            .map(substitute)
+            .collect::<Result<Vec<_>, _>>()?;
         if self.nodeport_addresses {
             for arg in spec.nodeport_addresses_args.iter().flatten() {
                 argv.push(substitute(arg)?);
@@ -82,19 +98,36 @@ impl Instance {
                 mode: 0o600,
             });
         }
-        let exe: OwnedFd = binary
-            .file
-            .try_clone()
-            .map_err(|error| InstanceError::World(format!("the candidate's file cannot be duplicated: {error}")))?;
+        let exe: OwnedFd = binary.file.try_clone().map_err(|error| {
+            InstanceError::World(format!(
+                "the candidate's file cannot be duplicated: {error}"
+            ))
+        })?;
         self.starts += 1;
-        self.log.push(&format!("== start {} at {} ns: {}\n", self.starts, now(), argv.join(" ")));
+        self.log.push(&format!(
+            "== start {} at {} ns: {}\n",
+            self.starts,
+            now(),
+            argv.join(" ")
+        ));
         let process = world
             .spawn(
                 &self.node,
-                netlab::ProcessSpec { argv, env, files, cwd: Some("/".into()), exe: Some(netlab::Executable::Open(exe)) },
+                netlab::ProcessSpec {
+                    argv,
+                    env,
+                    files,
+                    cwd: Some("/".into()),
+                    exe: Some(netlab::Executable::Open(exe)),
+                },
             )
             .await
-            .map_err(|error| InstanceError::World(format!("the candidate cannot be started on {}: {error}", self.node)))?;
+            .map_err(|error| {
+                InstanceError::World(format!(
+                    "the candidate cannot be started on {}: {error}",
+                    self.node
+                ))
+            })?;
         if let Some(stdout) = process.take_stdout() {
             tokio::spawn(self.log.clone().follow("out", stdout));
         }
@@ -106,10 +139,17 @@ impl Instance {
     }
 
     /// Waits until the candidate says that it is ready.
-    pub async fn ready(&self, world: &World, candidate: &Candidate) -> Result<Duration, InstanceError> {
+    pub async fn ready(
+        &self,
+        world: &World,
+        candidate: &Candidate,
+    ) -> Result<Duration, InstanceError> {
         let ready = &candidate.process().ready;
         let started = Instant::now();
-        let deadline = started + ready.deadline.map_or(Duration::from_secs(60), |span| span.0);
+        let deadline = started
+            + ready
+                .deadline
+                .map_or(Duration::from_secs(60), |span| span.0);
         let Some(http) = &ready.http else {
             return Ok(started.elapsed());
         };
@@ -129,7 +169,10 @@ impl Instance {
                 Ok(answer) if answer.status == 200 => return Ok(started.elapsed()),
                 Ok(answer) => format!("status {}", answer.status),
                 Err(probe::client::AgentError::Closed) => {
-                    return Err(InstanceError::World(format!("the agent of {} is gone", self.node)));
+                    return Err(InstanceError::World(format!(
+                        "the agent of {} is gone",
+                        self.node
+                    )));
                 }
                 Err(error) => error.to_string(),
             };
@@ -150,7 +193,10 @@ impl Instance {
 
     /// How the process ended, if it did.
     pub fn exited(&self) -> Option<String> {
-        self.process.as_ref().and_then(|process| process.exited()).map(|status| status.to_string())
+        self.process
+            .as_ref()
+            .and_then(|process| process.exited())
+            .map(|status| status.to_string())
     }
 
     /// Whether a process should be there.
@@ -167,10 +213,12 @@ impl Instance {
     pub async fn signal(&self, signal: nix::sys::signal::Signal) -> Result<(), InstanceError> {
         match &self.process {
             None => Ok(()),
-            Some(process) => process
-                .signal(signal as i32)
-                .await
-                .map_err(|error| InstanceError::World(format!("the candidate on {} cannot be signalled: {error}", self.node))),
+            Some(process) => process.signal(signal as i32).await.map_err(|error| {
+                InstanceError::World(format!(
+                    "the candidate on {} cannot be signalled: {error}",
+                    self.node
+                ))
+            }),
         }
     }
 
@@ -179,15 +227,24 @@ impl Instance {
         let Some(process) = self.process.take() else {
             return Ok(());
         };
-        let world = |error: netlab::WorldError| InstanceError::World(format!("the candidate cannot be ended: {error}"));
+        let world = |error: netlab::WorldError| {
+            InstanceError::World(format!("the candidate cannot be ended: {error}"))
+        };
         process.signal(signal as i32).await.map_err(world)?;
         // kube-proxy ends at once on SIGTERM; a candidate that drains may take longer.
-        if tokio::time::timeout(Duration::from_secs(20), process.wait()).await.is_err() {
+        if tokio::time::timeout(Duration::from_secs(20), process.wait())
+            .await
+            .is_err()
+        {
             self.log.push("== did not end within 20 s, killed\n");
-            process.signal_group(nix::sys::signal::Signal::SIGKILL as i32).await.map_err(world)?;
+            process
+                .signal_group(nix::sys::signal::Signal::SIGKILL as i32)
+                .await
+                .map_err(world)?;
             process.wait().await;
         }
-        self.log.push(&format!("== ended by {signal} at {} ns\n", now()));
+        self.log
+            .push(&format!("== ended by {signal} at {} ns\n", now()));
         Ok(())
     }
 }

@@ -66,21 +66,31 @@ const CAPTURE_SNAPLEN: u32 = 256;
 
 impl NetnsCluster {
     /// Builds the world of a case with API, objects and pods; the candidate is not started yet.
-    pub async fn build(case: &Case, candidate: &Candidate, settings: Settings) -> Result<Self, ClusterError> {
+    pub async fn build(
+        case: &Case,
+        candidate: &Candidate,
+        settings: Settings,
+    ) -> Result<Self, ClusterError> {
         let started = std::time::Instant::now();
         let topology = case.scenario.topology.lab();
         let world = World::build(&topology, &netlab::Options::default())
             .await
             .map_err(|error| infra("the world cannot be built")(&error))?;
         let server = case.plan.api_server();
-        let api = ApiServer::new(Config { server_addresses: vec![server.ip()], ..Config::default() })
-            .map_err(|error| infra("the API server cannot be made")(&error))?;
+        let api = ApiServer::new(Config {
+            server_addresses: vec![server.ip()],
+            ..Config::default()
+        })
+        .map_err(|error| infra("the API server cannot be made")(&error))?;
         let listener = world
             .listen_tcp("fabric", server)
             .await
             .map_err(|error| infra("the API server cannot listen")(&error))?;
-        let serving = api.serve(listener).map_err(|error| infra("the API server cannot serve")(&error))?;
-        let stage = Stage::new(api, case.plan.clone(), &case.scenario).map_err(|error| infra("the nodes and pods")(&error))?;
+        let serving = api
+            .serve(listener)
+            .map_err(|error| infra("the API server cannot serve")(&error))?;
+        let stage = Stage::new(api, case.plan.clone(), &case.scenario)
+            .map_err(|error| infra("the nodes and pods")(&error))?;
         stage
             .apply_all(&case.scenario.objects)
             .map_err(|error| infra("the scenario's objects")(&error))?;
@@ -90,18 +100,27 @@ impl NetnsCluster {
             .nodes
             .iter()
             .map(|node| {
-                let addresses = case.plan.node(&node.name).expect("the plan knows every node");
+                let addresses = case
+                    .plan
+                    .node(&node.name)
+                    .expect("the plan knows every node");
                 let user = format!("system:node-proxier:{}", node.name);
                 let join = |cidrs: [ipnet::IpNet; 2]| format!("{},{}", cidrs[0], cidrs[1]);
                 let variables = [
-                    ("KUBECONFIG", format!("/run/candidate/{}/kubeconfig", node.name)),
+                    (
+                        "KUBECONFIG",
+                        format!("/run/candidate/{}/kubeconfig", node.name),
+                    ),
                     ("KUBECONFIG_CONTENT", stage.api().kubeconfig(&user, server)),
                     ("NODE_NAME", node.name.clone()),
                     ("NODE_IP", addresses.ipv4.to_string()),
                     ("NODE_IPS", format!("{},{}", addresses.ipv4, addresses.ipv6)),
                     ("CLUSTER_CIDR", join(case.plan.cluster_cidrs())),
                     ("SERVICE_CIDR", join(case.plan.service_cidrs())),
-                    ("NODEPORT_ADDRESSES", case.scenario.proxy.nodeport_addresses.join(",")),
+                    (
+                        "NODEPORT_ADDRESSES",
+                        case.scenario.proxy.nodeport_addresses.join(","),
+                    ),
                 ];
                 let limited = !case.scenario.proxy.nodeport_addresses.is_empty();
                 Instance::new(&node.name, variables.into_iter().collect(), limited)
@@ -117,8 +136,12 @@ impl NetnsCluster {
             build: Duration::ZERO,
             ready: Duration::ZERO,
         };
-        let serving: Vec<Pod> =
-            cluster.stage.pods().filter(|pod| pod.listening).map(|pod| pod.spec.clone()).collect();
+        let serving: Vec<Pod> = cluster
+            .stage
+            .pods()
+            .filter(|pod| pod.listening)
+            .map(|pod| pod.spec.clone())
+            .collect();
         try_join_all(serving.iter().map(|pod| cluster.serve(pod))).await?;
         if cluster.capture {
             try_join_all(cluster.stage.nodes().iter().map(|node| async {
@@ -158,15 +181,28 @@ impl NetnsCluster {
             .filter(|instance| only.is_none_or(|node| node == instance.node) && instance.is_up())
             .map(|instance| instance.ready(&self.world, &self.candidate));
         try_join_all(waits).await?;
-        let kinds: Vec<&str> = self.candidate.process().ready.watching.iter().map(String::as_str).collect();
+        let kinds: Vec<&str> = self
+            .candidate
+            .process()
+            .ready
+            .watching
+            .iter()
+            .map(String::as_str)
+            .collect();
         if !kinds.is_empty() && self.candidate.binary.is_some() {
-            for instance in self.instances.iter().filter(|instance| only.is_none_or(|node| node == instance.node)) {
+            for instance in self
+                .instances
+                .iter()
+                .filter(|instance| only.is_none_or(|node| node == instance.node))
+            {
                 let user = format!("system:node-proxier:{}", instance.node);
                 self.stage
                     .api()
                     .wait_until_watching(&user, &kinds, Duration::from_secs(60))
                     .await
-                    .map_err(|error| ClusterError::Candidate(format!("{user} does not watch {kinds:?}: {error}")))?;
+                    .map_err(|error| {
+                        ClusterError::Candidate(format!("{user} does not watch {kinds:?}: {error}"))
+                    })?;
             }
         }
         Ok(())
@@ -206,8 +242,10 @@ impl NetnsCluster {
 
     /// Makes a pod's servers listen.
     pub async fn serve(&self, pod: &Pod) -> Result<(), ClusterError> {
-        let any: [std::net::IpAddr; 2] =
-            [std::net::Ipv4Addr::UNSPECIFIED.into(), std::net::Ipv6Addr::UNSPECIFIED.into()];
+        let any: [std::net::IpAddr; 2] = [
+            std::net::Ipv4Addr::UNSPECIFIED.into(),
+            std::net::Ipv6Addr::UNSPECIFIED.into(),
+        ];
         let listeners = pod
             .serves()
             .iter()
@@ -225,7 +263,12 @@ impl NetnsCluster {
         self.agent(&pod.name)?
             .serve(listeners)
             .await
-            .map_err(|error| ClusterError::Infra(format!("the servers of pod {} cannot listen: {error}", pod.name)))
+            .map_err(|error| {
+                ClusterError::Infra(format!(
+                    "the servers of pod {} cannot listen: {error}",
+                    pod.name
+                ))
+            })
     }
 
     /// Makes a pod's servers go deaf.
@@ -233,28 +276,49 @@ impl NetnsCluster {
         self.agent(pod)?
             .stop_serving(None, true)
             .await
-            .map_err(|error| ClusterError::Infra(format!("the servers of pod {pod} cannot be stopped: {error}")))
+            .map_err(|error| {
+                ClusterError::Infra(format!(
+                    "the servers of pod {pod} cannot be stopped: {error}"
+                ))
+            })
     }
 
     /// Removes a pod's namespace.
     pub async fn remove_pod(&self, pod: &str) -> Result<(), ClusterError> {
-        self.world
-            .remove_pod(pod)
-            .await
-            .map_err(|error| ClusterError::Infra(format!("the namespace of pod {pod} cannot be removed: {error}")))
+        self.world.remove_pod(pod).await.map_err(|error| {
+            ClusterError::Infra(format!(
+                "the namespace of pod {pod} cannot be removed: {error}"
+            ))
+        })
     }
 
     /// Signals the candidate on some nodes.
-    pub async fn signal_candidate(&self, nodes: &[String], signal: Signal) -> Result<(), ClusterError> {
-        for instance in self.instances.iter().filter(|instance| nodes.contains(&instance.node)) {
+    pub async fn signal_candidate(
+        &self,
+        nodes: &[String],
+        signal: Signal,
+    ) -> Result<(), ClusterError> {
+        for instance in self
+            .instances
+            .iter()
+            .filter(|instance| nodes.contains(&instance.node))
+        {
             instance.signal(signal).await?;
         }
         Ok(())
     }
 
     /// Ends the candidate on some nodes.
-    pub async fn end_candidate(&mut self, nodes: &[String], signal: Signal) -> Result<(), ClusterError> {
-        for instance in self.instances.iter_mut().filter(|instance| nodes.contains(&instance.node)) {
+    pub async fn end_candidate(
+        &mut self,
+        nodes: &[String],
+        signal: Signal,
+    ) -> Result<(), ClusterError> {
+        for instance in self
+            .instances
+            .iter_mut()
+            .filter(|instance| nodes.contains(&instance.node))
+        {
             instance.end(signal).await?;
         }
         Ok(())
@@ -262,7 +326,11 @@ impl NetnsCluster {
 
     /// Starts the candidate on some nodes and waits until it is ready there.
     pub async fn restart_candidate(&mut self, nodes: &[String]) -> Result<(), ClusterError> {
-        for instance in self.instances.iter_mut().filter(|instance| nodes.contains(&instance.node)) {
+        for instance in self
+            .instances
+            .iter_mut()
+            .filter(|instance| nodes.contains(&instance.node))
+        {
             instance.start(&self.world, &self.candidate).await?;
         }
         for node in nodes {

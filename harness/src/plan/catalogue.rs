@@ -25,7 +25,10 @@ impl Catalogue {
     }
 
     /// Documents from disk, such as a repro.
-    pub fn from_files(files: &[impl AsRef<Path>], requirements: &Requirements) -> Result<Self, Problem> {
+    pub fn from_files(
+        files: &[impl AsRef<Path>],
+        requirements: &Requirements,
+    ) -> Result<Self, Problem> {
         let mut documents = Vec::new();
         for file in files {
             documents.extend(read_file(file.as_ref())?);
@@ -56,7 +59,9 @@ impl Catalogue {
                 }
             }
         }
-        Ok(Self { documents: documents.into_iter().map(Arc::new).collect() })
+        Ok(Self {
+            documents: documents.into_iter().map(Arc::new).collect(),
+        })
     }
 
     /// `sha256:...` over all documents, so that a report names exactly what was run.
@@ -68,7 +73,11 @@ impl Catalogue {
             hasher.update(document.text.trim().as_bytes());
             hasher.update([0]);
         }
-        let hex: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex: String = hasher
+            .finalize()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         format!("sha256:{hex}")
     }
 }

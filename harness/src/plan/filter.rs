@@ -67,7 +67,14 @@ pub struct ParseFilterError {
 
 impl fmt::Display for ParseFilterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "filter column {}: {}\n  {}\n  {}^", self.at + 1, self.message, self.text, " ".repeat(self.at))
+        write!(
+            f,
+            "filter column {}: {}\n  {}\n  {}^",
+            self.at + 1,
+            self.message,
+            self.text,
+            " ".repeat(self.at)
+        )
     }
 }
 
@@ -75,11 +82,18 @@ impl std::str::FromStr for Filter {
     type Err = ParseFilterError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut parser = Parser { text, tokens: tokens(text), next: 0 };
+        let mut parser = Parser {
+            text,
+            tokens: tokens(text),
+            next: 0,
+        };
         let filter = parser.or()?;
         match parser.peek() {
             None => Ok(filter),
-            Some((at, token)) => Err(parser.error(at, format!("'{token}' is not expected here: use and, or, not and parentheses"))),
+            Some((at, token)) => Err(parser.error(
+                at,
+                format!("'{token}' is not expected here: use and, or, not and parentheses"),
+            )),
         }
     }
 }
@@ -118,13 +132,19 @@ impl<'a> Parser<'a> {
     }
 
     fn take(&mut self, word: &str) -> bool {
-        let found = self.peek().is_some_and(|(_, token)| token.eq_ignore_ascii_case(word));
+        let found = self
+            .peek()
+            .is_some_and(|(_, token)| token.eq_ignore_ascii_case(word));
         self.next += usize::from(found);
         found
     }
 
     fn error(&self, at: usize, message: impl Into<String>) -> ParseFilterError {
-        ParseFilterError { text: self.text.into(), at, message: message.into() }
+        ParseFilterError {
+            text: self.text.into(),
+            at,
+            message: message.into(),
+        }
     }
 
     fn or(&mut self) -> Result<Filter, ParseFilterError> {
@@ -132,7 +152,11 @@ impl<'a> Parser<'a> {
         while self.take("or") {
             terms.push(self.and()?);
         }
-        Ok(if terms.len() == 1 { terms.remove(0) } else { Filter::Or(terms) })
+        Ok(if terms.len() == 1 {
+            terms.remove(0)
+        } else {
+            Filter::Or(terms)
+        })
     }
 
     fn and(&mut self) -> Result<Filter, ParseFilterError> {
@@ -140,7 +164,11 @@ impl<'a> Parser<'a> {
         while self.take("and") {
             factors.push(self.factor()?);
         }
-        Ok(if factors.len() == 1 { factors.remove(0) } else { Filter::And(factors) })
+        Ok(if factors.len() == 1 {
+            factors.remove(0)
+        } else {
+            Filter::And(factors)
+        })
     }
 
     fn factor(&mut self) -> Result<Filter, ParseFilterError> {
@@ -158,7 +186,11 @@ impl<'a> Parser<'a> {
             }
             return Ok(inner);
         }
-        if token == ")" || ["and", "or"].iter().any(|word| token.eq_ignore_ascii_case(word)) {
+        if token == ")"
+            || ["and", "or"]
+                .iter()
+                .any(|word| token.eq_ignore_ascii_case(word))
+        {
             return Err(self.error(at, format!("'{token}' is not expected here")));
         }
         self.next += 1;
@@ -202,7 +234,10 @@ impl Filter {
                 Property::Area => subject.area == value,
                 Property::Requirement => header.requirement.contains(value),
                 Property::Level => super::level_name(header.level) == value,
-                Property::Covers => header.covers.iter().any(|covered| covered.contains(value.as_str())),
+                Property::Covers => header
+                    .covers
+                    .iter()
+                    .any(|covered| covered.contains(value.as_str())),
                 Property::Scenario => header.id == *value,
             },
         }
@@ -264,7 +299,15 @@ mod tests {
 
     #[test]
     fn errors_point_at_the_place() {
-        for (text, at) in [("", 0), ("a and", 5), ("(a", 2), ("a b", 2), ("aria:x", 0), ("or a", 0), ("a )", 2)] {
+        for (text, at) in [
+            ("", 0),
+            ("a and", 5),
+            ("(a", 2),
+            ("a b", 2),
+            ("aria:x", 0),
+            ("or a", 0),
+            ("a )", 2),
+        ] {
             let error = text.parse::<Filter>().expect_err(text);
             assert_eq!(error.at, at, "{error}");
         }

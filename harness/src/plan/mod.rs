@@ -8,8 +8,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 pub use catalogue::Catalogue;
 pub use filter::Filter;
-pub use requirements::{Requirement, Requirements};
 use reports::event::{PlannedCase, Skip, SkipKind};
+pub use requirements::{Requirement, Requirements};
 
 use crate::{
     candidate::Candidate,
@@ -80,7 +80,11 @@ pub fn select(
         }
         let area = requirements.area(&document.header.requirement);
         for key in &document.cases {
-            let subject = filter::Subject { document, key, area: &area };
+            let subject = filter::Subject {
+                document,
+                key,
+                area: &area,
+            };
             if filter.matches(&subject) {
                 planned.push(Planned {
                     document: document.clone(),
@@ -94,15 +98,34 @@ pub fn select(
     planned
 }
 
-fn skip(document: &Document, key: &CaseKey, candidate: &Candidate, missing: &Missing) -> Option<Skip> {
-    let sctp = key.axes.get("protocol").is_some_and(|protocol| protocol == "SCTP");
-    let needed = document.header.features.iter().copied().chain(sctp.then_some(Feature::Sctp));
+fn skip(
+    document: &Document,
+    key: &CaseKey,
+    candidate: &Candidate,
+    missing: &Missing,
+) -> Option<Skip> {
+    let sctp = key
+        .axes
+        .get("protocol")
+        .is_some_and(|protocol| protocol == "SCTP");
+    let needed = document
+        .header
+        .features
+        .iter()
+        .copied()
+        .chain(sctp.then_some(Feature::Sctp));
     for feature in needed {
         if let Some(reason) = missing.get(&feature) {
-            return Some(Skip { kind: SkipKind::KernelMissing, reason: reason.clone() });
+            return Some(Skip {
+                kind: SkipKind::KernelMissing,
+                reason: reason.clone(),
+            });
         }
         if let Some(reason) = candidate.lacks(feature) {
-            return Some(Skip { kind: SkipKind::CandidateUnsupported, reason });
+            return Some(Skip {
+                kind: SkipKind::CandidateUnsupported,
+                reason,
+            });
         }
     }
     None
@@ -139,23 +162,27 @@ pub fn level_name(level: Level) -> &'static str {
 pub fn jobs(planned: &[Planned], runs: u32, seed: u64) -> Result<Vec<Job>, Vec<Problem>> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let chunk = planned.len().div_ceil(threads).max(1);
-    let resolved: Vec<Result<Option<Arc<crate::scenario::Case>>, Problem>> = std::thread::scope(|scope| {
-        let handles: Vec<_> = planned
-            .chunks(chunk)
-            .map(|chunk| {
-                scope.spawn(move || {
-                    chunk
-                        .iter()
-                        .map(|planned| match planned.skip {
-                            Some(_) => Ok(None),
-                            None => prepare(planned).map(Some),
-                        })
-                        .collect::<Vec<_>>()
+    let resolved: Vec<Result<Option<Arc<crate::scenario::Case>>, Problem>> =
+        std::thread::scope(|scope| {
+            let handles: Vec<_> = planned
+                .chunks(chunk)
+                .map(|chunk| {
+                    scope.spawn(move || {
+                        chunk
+                            .iter()
+                            .map(|planned| match planned.skip {
+                                Some(_) => Ok(None),
+                                None => prepare(planned).map(Some),
+                            })
+                            .collect::<Vec<_>>()
+                    })
                 })
-            })
-            .collect();
-        handles.into_iter().flat_map(|handle| handle.join().expect("preparing does not panic")).collect()
-    });
+                .collect();
+            handles
+                .into_iter()
+                .flat_map(|handle| handle.join().expect("preparing does not panic"))
+                .collect()
+        });
     let mut problems: Vec<Problem> = Vec::new();
     let mut cases = Vec::new();
     for result in resolved {
@@ -180,7 +207,12 @@ pub fn jobs(planned: &[Planned], runs: u32, seed: u64) -> Result<Vec<Job>, Vec<P
                 (_, Some(seed)) => seed,
                 _ => attempt_seed(seed, &planned.key.id, attempt),
             };
-            jobs.push(Job { case, id: planned.key.id.clone(), attempt, seed });
+            jobs.push(Job {
+                case,
+                id: planned.key.id.clone(),
+                attempt,
+                seed,
+            });
         }
     }
     Ok(jobs)

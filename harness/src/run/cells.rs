@@ -1,6 +1,9 @@
 //! Cells of the matrix: who probes what, and what must happen.
 
-use std::{collections::BTreeSet, net::{IpAddr, SocketAddr}};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
 
 use oracle::{Destination, Expectation, Frontend, Source};
 
@@ -63,20 +66,31 @@ impl Cell {
 
     /// Source address to bind.
     pub fn bind(&self) -> Option<IpAddr> {
-        self.from.bind.map(|[v4, v6]| if self.to.destination.ip.is_ipv4() { v4 } else { v6 })
+        self.from.bind.map(|[v4, v6]| {
+            if self.to.destination.ip.is_ipv4() {
+                v4
+            } else {
+                v6
+            }
+        })
     }
 
     /// Some endpoint has to answer, whatever choice the oracle leaves open.
     pub fn wants_answer(&self) -> bool {
-        self.expectation.outcomes.iter().all(|outcome| matches!(outcome, oracle::Outcome::Endpoints { .. }))
+        self.expectation
+            .outcomes
+            .iter()
+            .all(|outcome| matches!(outcome, oracle::Outcome::Endpoints { .. }))
     }
 
     /// An endpoint may answer.
     pub fn may_answer(&self) -> bool {
-        self.expectation
-            .outcomes
-            .iter()
-            .any(|outcome| matches!(outcome, oracle::Outcome::Endpoints { .. } | oracle::Outcome::NotService))
+        self.expectation.outcomes.iter().any(|outcome| {
+            matches!(
+                outcome,
+                oracle::Outcome::Endpoints { .. } | oracle::Outcome::NotService
+            )
+        })
     }
 }
 
@@ -110,7 +124,9 @@ pub fn sources(stage: &Stage, names: &OneOrMany<String>) -> Vec<From> {
                     found.push(From {
                         agent: name.into(),
                         bind: None,
-                        source: Source::Neighbour { ip: client.ipv4.into() },
+                        source: Source::Neighbour {
+                            ip: client.ipv4.into(),
+                        },
                         label: format!("client {name}"),
                         nodeport_of: None,
                         explicit: true,
@@ -128,7 +144,9 @@ fn pod_source(stage: &Stage, name: &str, explicit: bool) -> Option<From> {
     let pod = stage.pod(name).filter(|pod| pod.exists)?;
     let addresses = stage.plan().pod(name)?;
     let source = if pod.spec.host_network {
-        Source::Node { name: pod.spec.node.clone() }
+        Source::Node {
+            name: pod.spec.node.clone(),
+        }
     } else {
         Source::Pod {
             name: name.into(),
@@ -136,7 +154,14 @@ fn pod_source(stage: &Stage, name: &str, explicit: bool) -> Option<From> {
             ips: vec![addresses.ipv4.into(), addresses.ipv6.into()],
         }
     };
-    Some(From { agent: name.into(), bind: None, source, label: format!("pod {name}"), nodeport_of: None, explicit })
+    Some(From {
+        agent: name.into(),
+        bind: None,
+        source,
+        label: format!("pod {name}"),
+        nodeport_of: None,
+        explicit,
+    })
 }
 
 fn node_source(name: &str, explicit: bool) -> From {
@@ -155,7 +180,10 @@ fn outside_source(stage: &Stage, node: &str, explicit: bool) -> Option<From> {
     Some(From {
         agent: "outside".into(),
         bind: Some([addresses.ipv4.into(), addresses.ipv6.into()]),
-        source: Source::Outside { ip: addresses.ipv4.into(), via: node.into() },
+        source: Source::Outside {
+            ip: addresses.ipv4.into(),
+            via: node.into(),
+        },
         label: format!("outside/{node}"),
         nodeport_of: Some(node.into()),
         explicit,
@@ -201,7 +229,10 @@ pub fn targets(
             }
             continue;
         }
-        for frontend in frontends.iter().filter(|frontend| wanted.contains(&frontend.family)) {
+        for frontend in frontends
+            .iter()
+            .filter(|frontend| wanted.contains(&frontend.family))
+        {
             if selects(target, frontend) {
                 found.push(To {
                     destination: frontend.destination(),
@@ -233,7 +264,11 @@ fn literal(stage: &Stage, target: &Target) -> Option<(Vec<IpAddr>, u16, String)>
     }
     let pod = target.pod.as_ref()?;
     let addresses = stage.plan().pod(pod)?;
-    Some((vec![addresses.ipv4.into(), addresses.ipv6.into()], port, format!("pod {pod} ")))
+    Some((
+        vec![addresses.ipv4.into(), addresses.ipv6.into()],
+        port,
+        format!("pod {pod} "),
+    ))
 }
 
 fn selects(target: &Target, frontend: &Frontend) -> bool {
@@ -247,12 +282,26 @@ fn selects(target: &Target, frontend: &Frontend) -> bool {
         PortRef::Name(name) => *name == frontend.port_name,
         PortRef::Number(number) => *number == frontend.port,
     };
-    target.service.as_ref().is_none_or(|name| *name == frontend.service.1)
-        && target.namespace.as_ref().is_none_or(|namespace| *namespace == frontend.service.0)
-        && target.frontend.as_ref().is_none_or(|kinds| kinds.as_slice().contains(&kind))
+    target
+        .service
+        .as_ref()
+        .is_none_or(|name| *name == frontend.service.1)
+        && target
+            .namespace
+            .as_ref()
+            .is_none_or(|namespace| *namespace == frontend.service.0)
+        && target
+            .frontend
+            .as_ref()
+            .is_none_or(|kinds| kinds.as_slice().contains(&kind))
         && target.port.as_ref().is_none_or(named)
-        && target.protocol.is_none_or(|protocol| oracle::Protocol::from(protocol) == frontend.protocol)
-        && target.node.as_ref().is_none_or(|node| frontend.node.as_ref() == Some(node))
+        && target
+            .protocol
+            .is_none_or(|protocol| oracle::Protocol::from(protocol) == frontend.protocol)
+        && target
+            .node
+            .as_ref()
+            .is_none_or(|node| frontend.node.as_ref() == Some(node))
 }
 
 /// The product of sources and destinations, without the cells that nobody asked for by name and that say little:
@@ -264,7 +313,10 @@ pub fn product(cluster: &oracle::Cluster, from: &[From], to: &[To]) -> Vec<Cell>
         for to in to {
             if let Some(frontend) = &to.frontend {
                 let outside = from.nodeport_of.is_some();
-                if outside && frontend.kind == oracle::FrontendKind::ClusterIp && !(from.explicit || to.explicit) {
+                if outside
+                    && frontend.kind == oracle::FrontendKind::ClusterIp
+                    && !(from.explicit || to.explicit)
+                {
                     continue;
                 }
                 if let (Some(node), Some(owner)) = (&from.nodeport_of, &frontend.node)
@@ -275,8 +327,15 @@ pub fn product(cluster: &oracle::Cluster, from: &[From], to: &[To]) -> Vec<Cell>
             }
             let source = in_family(&from.source, from.bind, to.destination.ip);
             let expectation = oracle::expect(cluster, &source, &to.destination);
-            let from = From { source, ..from.clone() };
-            cells.push(Cell { from, to: to.clone(), expectation });
+            let from = From {
+                source,
+                ..from.clone()
+            };
+            cells.push(Cell {
+                from,
+                to: to.clone(),
+                expectation,
+            });
         }
     }
     cells

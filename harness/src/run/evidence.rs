@@ -41,7 +41,10 @@ impl Attempt<'_> {
         let dumps = self.dumps().await;
         let matrix = self.post_mortem().await;
         std::fs::write(directory.join("matrix.txt"), matrix)?;
-        std::fs::write(directory.join("story.txt"), self.findings.story.join("\n") + "\n")?;
+        std::fs::write(
+            directory.join("story.txt"),
+            self.findings.story.join("\n") + "\n",
+        )?;
         std::fs::write(
             directory.join("failures.json"),
             serde_json::to_vec_pretty(&json!({
@@ -70,10 +73,14 @@ impl Attempt<'_> {
     async fn captures(&self) -> Vec<(String, String, Vec<u8>)> {
         let mut files = Vec::new();
         for node in self.cluster.stage().nodes() {
-            let Ok(agent) = self.cluster.agent(&node.name) else { continue };
+            let Ok(agent) = self.cluster.agent(&node.name) else {
+                continue;
+            };
             match agent.capture_stop().await {
                 Ok(capture) => {
-                    let bytes = base64::engine::general_purpose::STANDARD.decode(capture.pcap_base64).unwrap_or_default();
+                    let bytes = base64::engine::general_purpose::STANDARD
+                        .decode(capture.pcap_base64)
+                        .unwrap_or_default();
                     files.push((node.name.clone(), "packets.pcap".to_owned(), bytes));
                 }
                 Err(error) => files.push((
@@ -103,7 +110,9 @@ impl Attempt<'_> {
         ];
         let mut files = Vec::new();
         for node in self.cluster.stage().nodes() {
-            let Ok(agent) = self.cluster.agent(&node.name) else { continue };
+            let Ok(agent) = self.cluster.agent(&node.name) else {
+                continue;
+            };
             for (kind, name) in kinds {
                 let text = match agent.dump(kind).await {
                     Ok(text) => text,
@@ -115,7 +124,11 @@ impl Attempt<'_> {
                 if crate::candidate::find_on_path(argv[0]).is_none() {
                     continue;
                 }
-                if let Ok(output) = self.cluster.world().exec(&node.name, argv, Vec::new(), PATIENCE).await
+                if let Ok(output) = self
+                    .cluster
+                    .world()
+                    .exec(&node.name, argv, Vec::new(), PATIENCE)
+                    .await
                     && !output.stdout.is_empty()
                 {
                     files.push((node.name.clone(), name.to_owned(), output.stdout));
@@ -132,7 +145,12 @@ impl Attempt<'_> {
             Ok(cells) => cells,
             Err(stop) => return format!("no matrix: {stop:?}\n"),
         };
-        let shape = Shape { count: 4, patience_ms: 1_000, controls: false, ..Shape::default() };
+        let shape = Shape {
+            count: 4,
+            patience_ms: 1_000,
+            controls: false,
+            ..Shape::default()
+        };
         match self.round(&cells, &shape).await {
             Ok(seen) => render(&cells, &seen),
             Err(stop) => format!("no matrix: {stop:?}\n"),
@@ -145,7 +163,10 @@ fn render(cells: &[Cell], seen: &round::Seen) -> String {
     table.load_style(comfy_table::presets::ASCII_MARKDOWN);
     table.set_header(["", "from", "to", "expected", "actual"]);
     for (cell, tries) in cells.iter().zip(&seen.tries) {
-        let observations: Vec<_> = tries.iter().map(|one| round::observation(cell, one)).collect();
+        let observations: Vec<_> = tries
+            .iter()
+            .map(|one| round::observation(cell, one))
+            .collect();
         let right = oracle::check(&cell.expectation, &observations)
             .iter()
             .all(|mismatch| mismatch.kind.is_statistical());
@@ -157,10 +178,20 @@ fn render(cells: &[Cell], seen: &round::Seen) -> String {
             actual(tries),
         ]);
     }
-    let mut text = String::from("The whole matrix after the failure, four new connections per line; X marks what is wrong.\n\n");
+    let mut text = String::from(
+        "The whole matrix after the failure, four new connections per line; X marks what is wrong.\n\n",
+    );
     let _ = writeln!(text, "{table}");
-    let mut reasons: Vec<String> =
-        cells.iter().map(|cell| format!("{}:\n    {}", cell.label(), cell.expectation.why.join("\n    "))).collect();
+    let mut reasons: Vec<String> = cells
+        .iter()
+        .map(|cell| {
+            format!(
+                "{}:\n    {}",
+                cell.label(),
+                cell.expectation.why.join("\n    ")
+            )
+        })
+        .collect();
     reasons.sort();
     reasons.dedup();
     let _ = writeln!(text, "\nWhy:\n\n{}", reasons.join("\n"));
@@ -170,8 +201,15 @@ fn render(cells: &[Cell], seen: &round::Seen) -> String {
 fn actual(tries: &[probe::proto::Attempt]) -> String {
     let mut counts: std::collections::BTreeMap<String, usize> = std::collections::BTreeMap::new();
     for one in tries {
-        let what = one.outcome.identity().map_or_else(|| one.outcome.label(), |who| format!("answered by {who}"));
+        let what = one
+            .outcome
+            .identity()
+            .map_or_else(|| one.outcome.label(), |who| format!("answered by {who}"));
         *counts.entry(what).or_default() += 1;
     }
-    counts.iter().map(|(what, count)| format!("{count} x {what}")).collect::<Vec<_>>().join(", ")
+    counts
+        .iter()
+        .map(|(what, count)| format!("{count} x {what}"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }

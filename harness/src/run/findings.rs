@@ -49,7 +49,11 @@ const KEPT: usize = 40;
 impl Findings {
     /// Findings that report to a sink.
     pub fn new(sink: Option<Sink>) -> Self {
-        Self { sink, started: Some(now()), ..Self::default() }
+        Self {
+            sink,
+            started: Some(now()),
+            ..Self::default()
+        }
     }
 
     /// The step that the next findings belong to.
@@ -61,7 +65,8 @@ impl Findings {
     /// A line of the story, with the time since the start of the attempt.
     pub fn note(&mut self, text: impl AsRef<str>) {
         let since = now().saturating_sub(self.started.unwrap_or_default()) as f64 / 1e6;
-        self.story.push(format!("{since:10.2} ms  {}", text.as_ref()));
+        self.story
+            .push(format!("{since:10.2} ms  {}", text.as_ref()));
     }
 
     /// An assertion was evaluated; `positive` if it needed an answer.
@@ -81,7 +86,12 @@ impl Findings {
     }
 
     /// Shorthand for a failure without a cell.
-    pub fn fail_with(&mut self, kind: &str, expected: impl Into<String>, actual: impl Into<String>) {
+    pub fn fail_with(
+        &mut self,
+        kind: &str,
+        expected: impl Into<String>,
+        actual: impl Into<String>,
+    ) {
         let (expected, actual) = (expected.into(), actual.into());
         self.fail(Failure {
             requirements: Vec::new(),

@@ -88,7 +88,11 @@ async fn one(
     out: Option<PathBuf>,
     events: mpsc::UnboundedSender<EventBody>,
 ) -> AttemptFinished {
-    let sink = Sink { events: events.clone(), case: job.id.clone(), attempt: job.attempt };
+    let sink = Sink {
+        events: events.clone(),
+        case: job.id.clone(),
+        attempt: job.attempt,
+    };
     let case = match job.case {
         Ok(case) => case,
         Err(skip) => {
@@ -99,10 +103,21 @@ async fn one(
             };
         }
     };
-    let _ = events.send(EventBody::AttemptStarted { case: job.id.clone(), attempt: job.attempt, seed: job.seed });
+    let _ = events.send(EventBody::AttemptStarted {
+        case: job.id.clone(),
+        attempt: job.attempt,
+        seed: job.seed,
+    });
     let started = Instant::now();
     // A task of its own: a panic of ours is infra for this attempt and leaves the others alone.
-    let task = tokio::spawn(run_once(case, candidate, job.seed, job.attempt, out, Some(sink)));
+    let task = tokio::spawn(run_once(
+        case,
+        candidate,
+        job.seed,
+        job.attempt,
+        out,
+        Some(sink),
+    ));
     let abort = task.abort_handle();
     let mut result = match tokio::time::timeout(LONGEST, task).await {
         Ok(Ok(result)) => result,
@@ -150,7 +165,9 @@ pub async fn run_once(
     sink: Option<Sink>,
 ) -> AttemptFinished {
     let started = Instant::now();
-    let settings = Settings { capture: out.is_some() };
+    let settings = Settings {
+        capture: out.is_some(),
+    };
     let findings = Findings::new(sink);
     let mut result = finished(&case.key.id, attempt_number);
     let findings = match Attempt::start(&case, &candidate, seed, settings, findings).await {
@@ -170,10 +187,14 @@ pub async fn run_once(
                 let directory = evidence::directory(&case.key.id, attempt_number);
                 match attempt.write_evidence(&out.join(&directory)).await {
                     Ok(()) => result.evidence = Some(directory.display().to_string()),
-                    Err(error) => attempt.findings.note(format!("the evidence could not be written: {error}")),
+                    Err(error) => attempt
+                        .findings
+                        .note(format!("the evidence could not be written: {error}")),
                 }
             }
-            let Attempt { cluster, findings, .. } = attempt;
+            let Attempt {
+                cluster, findings, ..
+            } = attempt;
             cluster.shutdown().await;
             findings
         }

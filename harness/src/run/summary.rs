@@ -13,11 +13,28 @@ pub fn of(step: &Step) -> String {
         return format!("patch {} {}: {}", patch.kind, patch.name, patch.patch);
     }
     if let Some(objects) = &step.delete {
-        return format!("delete {}", list(objects.as_slice().iter().map(|object| format!("{} {}", object.kind, object.name))));
+        return format!(
+            "delete {}",
+            list(
+                objects
+                    .as_slice()
+                    .iter()
+                    .map(|object| format!("{} {}", object.kind, object.name))
+            )
+        );
     }
     if let Some(action) = &step.pod {
         let verb = format!("{:?}", action.action).to_lowercase();
-        return format!("{verb} {}", list(action.name.as_slice().iter().map(|name| format!("pod {name}"))));
+        return format!(
+            "{verb} {}",
+            list(
+                action
+                    .name
+                    .as_slice()
+                    .iter()
+                    .map(|name| format!("pod {name}"))
+            )
+        );
     }
     if let Some(probe) = &step.probe {
         let expect = match &probe.expect {
@@ -27,7 +44,11 @@ pub fn of(step: &Step) -> String {
             Expect::Dropped => "dropped".into(),
             Expect::NoAnswer => "no answer".into(),
         };
-        return format!("from {} to {}: {expect}", list(probe.from.as_slice().iter().cloned()), targets(&probe.to));
+        return format!(
+            "from {} to {}: {expect}",
+            list(probe.from.as_slice().iter().cloned()),
+            targets(&probe.to)
+        );
     }
     if let Some(flow) = &step.flow {
         if let Some(name) = &flow.start {
@@ -38,8 +59,14 @@ pub fn of(step: &Step) -> String {
                 flow.to.as_ref().map(target).unwrap_or_default()
             );
         }
-        let what = flow.is.map_or("ends".into(), |is| format!("is {is:?}").to_lowercase());
-        let name = flow.expect.as_ref().or(flow.stop.as_ref()).map_or("", String::as_str);
+        let what = flow
+            .is
+            .map_or("ends".into(), |is| format!("is {is:?}").to_lowercase());
+        let name = flow
+            .expect
+            .as_ref()
+            .or(flow.stop.as_ref())
+            .map_or("", String::as_str);
         return format!("{name} {what}");
     }
     if let Some(converge) = &step.converge {
@@ -67,7 +94,9 @@ pub fn of(step: &Step) -> String {
             format!("api {:?}", fault.api.expect("validated"))
         };
         let end = if fault.end { " ends" } else { "" };
-        let on = fault.on.as_ref().map_or(String::new(), |on| format!(" on {}", list(on.as_slice().iter().cloned())));
+        let on = fault.on.as_ref().map_or(String::new(), |on| {
+            format!(" on {}", list(on.as_slice().iter().cloned()))
+        });
         return format!("{}{on}{end}", what.to_lowercase());
     }
     if let Some(inject) = &step.inject {
@@ -82,7 +111,10 @@ pub fn of(step: &Step) -> String {
             parts.push("no stale UDP conntrack entries".to_owned());
         }
         if let Some(http) = &state.http {
-            parts.push(format!("health check of {} on {} answers {}", http.health_check_of, http.node, http.status));
+            parts.push(format!(
+                "health check of {} on {} answers {}",
+                http.health_check_of, http.node, http.status
+            ));
         }
         if let Some(name) = &state.baseline {
             parts.push(format!("remember {name}"));
@@ -127,7 +159,15 @@ fn target(target: &Target) -> String {
             crate::scenario::doc::PortRef::Name(name) => format!("port {name}"),
         });
     }
-    parts.extend(target.protocol.map(|protocol| format!("{protocol:?}").to_uppercase()));
+    parts.extend(
+        target
+            .protocol
+            .map(|protocol| format!("{protocol:?}").to_uppercase()),
+    );
     parts.extend(target.node.as_ref().map(|node| format!("on {node}")));
-    if parts.is_empty() { "every frontend".into() } else { parts.join(" ") }
+    if parts.is_empty() {
+        "every frontend".into()
+    } else {
+        parts.join(" ")
+    }
 }

@@ -26,9 +26,7 @@ impl FromStr for Span {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let bad = || ParseSpanError(text.to_owned());
-        let at = text
-            .find(|c: char| !c.is_ascii_digit())
-            .ok_or_else(bad)?;
+        let at = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
         let number: u64 = text[..at].parse().map_err(|_| bad())?;
         let unit = match &text[at..] {
             "ms" => 1,
@@ -37,10 +35,7 @@ impl FromStr for Span {
             "h" => 3_600_000,
             _ => return Err(bad()),
         };
-        number
-            .checked_mul(unit)
-            .map(Self::millis)
-            .ok_or_else(bad)
+        number.checked_mul(unit).map(Self::millis).ok_or_else(bad)
     }
 }
 
@@ -103,7 +98,16 @@ mod tests {
 
     #[test]
     fn refuses_everything_else() {
-        for text in ["", "10", "s", "1.5s", "-1s", "10 s", "99999999999999999999s", "18446744073709551615h"] {
+        for text in [
+            "",
+            "10",
+            "s",
+            "1.5s",
+            "-1s",
+            "10 s",
+            "99999999999999999999s",
+            "18446744073709551615h",
+        ] {
             assert!(text.parse::<Span>().is_err(), "{text}");
         }
     }

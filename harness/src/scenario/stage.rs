@@ -45,14 +45,21 @@ pub struct StageError {
 
 impl StageError {
     fn new(action: impl Into<String>, message: impl ToString) -> Self {
-        Self { action: action.into(), message: message.to_string() }
+        Self {
+            action: action.into(),
+            message: message.to_string(),
+        }
     }
 }
 
 /// Ports that a pod serves when the topology names none.
 pub fn default_ports() -> Vec<Port> {
     [("http", Protocol::Tcp), ("udp", Protocol::Udp)]
-        .map(|(name, protocol)| Port { name: Some(name.into()), port: 8080, protocol })
+        .map(|(name, protocol)| Port {
+            name: Some(name.into()),
+            port: 8080,
+            protocol,
+        })
         .into()
 }
 
@@ -80,7 +87,11 @@ impl Stage {
         for pod in &scenario.topology.pods {
             stage.pods.insert(
                 pod.name.clone(),
-                PodState { spec: pod.clone(), exists: pod.started, listening: pod.started },
+                PodState {
+                    spec: pod.clone(),
+                    exists: pod.started,
+                    listening: pod.started,
+                },
             );
             if pod.started {
                 let object = stage.pod_object(pod);
@@ -135,7 +146,10 @@ impl Stage {
                 api_version: object["apiVersion"].as_str().map(str::to_owned),
                 kind: object["kind"].as_str().unwrap_or_default().to_owned(),
                 namespace: object["metadata"]["namespace"].as_str().map(str::to_owned),
-                name: object["metadata"]["name"].as_str().unwrap_or_default().to_owned(),
+                name: object["metadata"]["name"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned(),
                 patch_type: PatchType::Merge,
                 subresource: Some("status".into()),
                 patch: json!({ "status": status }),
@@ -152,9 +166,17 @@ impl Stage {
             PatchType::Json => apiserver::PatchKind::Json,
             PatchType::Strategic => apiserver::PatchKind::Strategic,
         };
-        let api_version = patch.api_version.as_deref().unwrap_or_else(|| api_version_of(&patch.kind));
+        let api_version = patch
+            .api_version
+            .as_deref()
+            .unwrap_or_else(|| api_version_of(&patch.kind));
         let namespace = namespace_of(&patch.kind, patch.namespace.as_deref());
-        let object = apiserver::ObjectRef::new(api_version, &patch.kind, namespace.unwrap_or_default(), &patch.name);
+        let object = apiserver::ObjectRef::new(
+            api_version,
+            &patch.kind,
+            namespace.unwrap_or_default(),
+            &patch.name,
+        );
         match patch.subresource.as_deref() {
             Some("status") => self.api.patch_status(&object, kind, &patch.patch),
             _ => self.api.patch(&object, kind, &patch.patch),
@@ -165,25 +187,43 @@ impl Stage {
 
     /// Deletes an object.
     pub fn delete(&self, object: &ObjectRef) -> Result<(), StageError> {
-        let api_version = object.api_version.as_deref().unwrap_or_else(|| api_version_of(&object.kind));
+        let api_version = object
+            .api_version
+            .as_deref()
+            .unwrap_or_else(|| api_version_of(&object.kind));
         let namespace = namespace_of(&object.kind, object.namespace.as_deref());
         self.api
-            .delete(&apiserver::ObjectRef::new(api_version, &object.kind, namespace.unwrap_or_default(), &object.name))
+            .delete(&apiserver::ObjectRef::new(
+                api_version,
+                &object.kind,
+                namespace.unwrap_or_default(),
+                &object.name,
+            ))
             .map(drop)
-            .map_err(|error| StageError::new(format!("delete {} {}", object.kind, object.name), error))
+            .map_err(|error| {
+                StageError::new(format!("delete {} {}", object.kind, object.name), error)
+            })
     }
 
     /// Does the API side of a pod verb; namespaces and servers are the caller's.
     pub fn pod_verb(&mut self, name: &str, verb: PodVerb) -> Result<(), StageError> {
-        let state = self
-            .pods
-            .get(name)
-            .cloned()
-            .ok_or_else(|| StageError::new(format!("pod {name}"), "there is no such pod in the topology"))?;
+        let state = self.pods.get(name).cloned().ok_or_else(|| {
+            StageError::new(
+                format!("pod {name}"),
+                "there is no such pod in the topology",
+            )
+        })?;
         let action = format!("pod {name}: {verb:?}");
         let starts = verb == PodVerb::Start;
         if starts == state.exists {
-            return Err(StageError::new(action, if starts { "it runs already" } else { "it does not run" }));
+            return Err(StageError::new(
+                action,
+                if starts {
+                    "it runs already"
+                } else {
+                    "it does not run"
+                },
+            ));
         }
         match verb {
             PodVerb::Start => {
@@ -217,10 +257,19 @@ impl Stage {
     }
 
     fn set_ready(&self, name: &str, ready: bool) -> Result<(), StageError> {
-        self.patch_pod(name, Some("status"), json!({"status": {"conditions": conditions(ready)}}))
+        self.patch_pod(
+            name,
+            Some("status"),
+            json!({"status": {"conditions": conditions(ready)}}),
+        )
     }
 
-    fn patch_pod(&self, name: &str, subresource: Option<&str>, patch: Value) -> Result<(), StageError> {
+    fn patch_pod(
+        &self,
+        name: &str,
+        subresource: Option<&str>,
+        patch: Value,
+    ) -> Result<(), StageError> {
         self.patch(&Patch {
             api_version: None,
             kind: "Pod".into(),
@@ -233,34 +282,58 @@ impl Stage {
     }
 
     fn delete_pod(&self, name: &str) -> Result<(), StageError> {
-        self.delete(&ObjectRef { api_version: None, kind: "Pod".into(), namespace: None, name: name.into() })
+        self.delete(&ObjectRef {
+            api_version: None,
+            kind: "Pod".into(),
+            namespace: None,
+            name: name.into(),
+        })
     }
 
     /// An object of namespace `default`.
     pub fn get(&self, kind: &str, name: &str) -> Result<Value, StageError> {
         self.api
-            .get(&apiserver::ObjectRef::new(api_version_of(kind), kind, "default", name))
+            .get(&apiserver::ObjectRef::new(
+                api_version_of(kind),
+                kind,
+                "default",
+                name,
+            ))
             .map_err(|error| StageError::new(format!("get {kind} {name}"), error))
     }
 
     /// Changes whenever what the oracle knows may have changed.
     pub fn version(&self) -> (u64, Vec<bool>) {
-        (self.api.resource_version(), self.pods.values().map(|pod| pod.listening).collect())
+        (
+            self.api.resource_version(),
+            self.pods.values().map(|pod| pod.listening).collect(),
+        )
     }
 
     /// What the oracle needs to know: all objects as they are now, and the topology.
     pub fn oracle(&self) -> Result<oracle::Cluster, StageError> {
         let mut objects = Vec::new();
-        for (api_version, kind) in
-            [("v1", "Service"), ("discovery.k8s.io/v1", "EndpointSlice"), ("v1", "Pod"), ("v1", "Node")]
-        {
+        for (api_version, kind) in [
+            ("v1", "Service"),
+            ("discovery.k8s.io/v1", "EndpointSlice"),
+            ("v1", "Pod"),
+            ("v1", "Node"),
+        ] {
             let items = self
                 .api
                 .list(api_version, kind, None)
                 .map_err(|error| StageError::new(format!("list {kind}"), error))?;
-            objects.extend(items.into_iter().map(|item| as_kind(item, api_version, kind)));
+            objects.extend(
+                items
+                    .into_iter()
+                    .map(|item| as_kind(item, api_version, kind)),
+            );
         }
-        let nodes = self.nodes.iter().map(|node| self.oracle_node(node)).collect();
+        let nodes = self
+            .nodes
+            .iter()
+            .map(|node| self.oracle_node(node))
+            .collect();
         let mut cluster = oracle::Cluster::from_objects(&objects, nodes)
             .map_err(|error| StageError::new("read the objects", error))?;
         cluster.service_cidrs = vec![
@@ -268,18 +341,24 @@ impl Stage {
             "fd00:96::/112".parse().expect("a CIDR"),
         ];
         if !self.nodeport_addresses.is_empty() {
-            cluster.nodeport_addresses =
-                Some(self.nodeport_addresses.iter().filter_map(|cidr| cidr.parse().ok()).collect());
+            cluster.nodeport_addresses = Some(
+                self.nodeport_addresses
+                    .iter()
+                    .filter_map(|cidr| cidr.parse().ok())
+                    .collect(),
+            );
         }
         for pod in self.pods.values().filter(|pod| pod.exists) {
             if pod.spec.host_network && pod.listening {
-                cluster.listeners.extend(pod.spec.serves().iter().map(|port| oracle::Listener {
-                    node: Some(pod.spec.node.clone()),
-                    ip: None,
-                    port: port.port,
-                    protocol: port.protocol.into(),
-                    name: pod.spec.name.clone(),
-                }));
+                cluster
+                    .listeners
+                    .extend(pod.spec.serves().iter().map(|port| oracle::Listener {
+                        node: Some(pod.spec.node.clone()),
+                        ip: None,
+                        port: port.port,
+                        protocol: port.protocol.into(),
+                        name: pod.spec.name.clone(),
+                    }));
             }
         }
         Ok(cluster)
@@ -291,11 +370,17 @@ impl Stage {
         };
         let internal: Vec<IpAddr> = vec![addresses.ipv4.into(), addresses.ipv6.into()];
         let mut all = internal.clone();
-        all.extend([IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)]);
+        all.extend([
+            IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ]);
         for (v4, v6) in addresses.extra.values() {
             all.extend([IpAddr::V4(*v4), IpAddr::V6(*v6)]);
         }
-        all.extend([netlab::Family::Ipv4, netlab::Family::Ipv6].map(|family| addresses.pod_gateway(family)));
+        all.extend(
+            [netlab::Family::Ipv4, netlab::Family::Ipv6]
+                .map(|family| addresses.pod_gateway(family)),
+        );
         oracle::Node {
             name: node.name.clone(),
             internal_ips: internal,
@@ -309,7 +394,10 @@ impl Stage {
         if let Some(zone) = &node.zone {
             labels["topology.kubernetes.io/zone"] = json!(zone);
         }
-        let addresses = self.plan.node(&node.name).expect("the plan knows every node of the topology");
+        let addresses = self
+            .plan
+            .node(&node.name)
+            .expect("the plan knows every node of the topology");
         json!({
             "apiVersion": "v1",
             "kind": "Node",
@@ -331,7 +419,10 @@ impl Stage {
     }
 
     fn pod_object(&self, pod: &Pod) -> Value {
-        let addresses = self.plan.pod(&pod.name).expect("the plan knows every pod of the topology");
+        let addresses = self
+            .plan
+            .pod(&pod.name)
+            .expect("the plan knows every pod of the topology");
         let node = self.plan.node(&pod.node).expect("checked with the plan");
         let ips = [addresses.ipv4.to_string(), addresses.ipv6.to_string()];
         let ports: Vec<Value> = pod
@@ -404,9 +495,10 @@ fn with_namespace(object: &Value) -> Value {
     let mut object = object.clone();
     let kind = object["kind"].as_str().unwrap_or_default().to_owned();
     let namespace = object["metadata"]["namespace"].as_str().map(str::to_owned);
-    if let (Some(namespace), Some(metadata)) =
-        (namespace_of(&kind, namespace.as_deref()), object["metadata"].as_object_mut())
-    {
+    if let (Some(namespace), Some(metadata)) = (
+        namespace_of(&kind, namespace.as_deref()),
+        object["metadata"].as_object_mut(),
+    ) {
         metadata.insert("namespace".into(), json!(namespace));
     }
     object
@@ -415,7 +507,8 @@ fn with_namespace(object: &Value) -> Value {
 /// Items of a list carry no `kind`; the oracle wants one.
 fn as_kind(mut item: Value, api_version: &str, kind: &str) -> Value {
     if let Some(map) = item.as_object_mut() {
-        map.entry("apiVersion").or_insert_with(|| json!(api_version));
+        map.entry("apiVersion")
+            .or_insert_with(|| json!(api_version));
         map.entry("kind").or_insert_with(|| json!(kind));
     }
     item
@@ -425,6 +518,8 @@ fn describe(object: &Value) -> String {
     format!(
         "{} {}",
         object["kind"].as_str().unwrap_or("object without kind"),
-        object["metadata"]["name"].as_str().unwrap_or("without name")
+        object["metadata"]["name"]
+            .as_str()
+            .unwrap_or("without name")
     )
 }

@@ -18,7 +18,10 @@ impl Attempt<'_> {
 
     pub(in crate::run) fn delete(&mut self, objects: &[ObjectRef]) -> Result<(), Stop> {
         self.changing();
-        objects.iter().try_for_each(|object| self.cluster.stage().delete(object)).map_err(Stop::infra)
+        objects
+            .iter()
+            .try_for_each(|object| self.cluster.stage().delete(object))
+            .map_err(Stop::infra)
     }
 
     /// The order of the two halves is that of a cluster: a pod serves before it is Ready, and its object goes before its
@@ -31,7 +34,10 @@ impl Attempt<'_> {
                 self.cluster.serve(&pod).await?;
             }
             self.changing();
-            self.cluster.stage_mut().pod_verb(name, action.action).map_err(Stop::infra)?;
+            self.cluster
+                .stage_mut()
+                .pod_verb(name, action.action)
+                .map_err(Stop::infra)?;
             match action.action {
                 PodVerb::Stop => self.cluster.remove_pod(name).await?,
                 PodVerb::Deafen => self.cluster.deafen(name).await?,

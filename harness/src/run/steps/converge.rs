@@ -29,12 +29,24 @@ const SETTLE_NS: u64 = 60_000_000;
 impl Attempt<'_> {
     pub(in crate::run) async fn converge(&mut self, step: &Converge) -> Result<(), Stop> {
         let cells = self.cells(&step.from, &step.to)?;
-        let mut quick = Shape { count: 1, patience_ms: QUICK_MS, silence_ms: QUICK_MS, controls: false, ..Shape::default() };
-        let mut confirm = Shape { count: round::confirming_count(&cells), patience_ms: CONFIRM_MS, ..Shape::default() };
+        let mut quick = Shape {
+            count: 1,
+            patience_ms: QUICK_MS,
+            silence_ms: QUICK_MS,
+            controls: false,
+            ..Shape::default()
+        };
+        let mut confirm = Shape {
+            count: round::confirming_count(&cells),
+            patience_ms: CONFIRM_MS,
+            ..Shape::default()
+        };
         let deadline = self.patience(step.deadline);
         let until = self.last_change + deadline;
         let until = until.max(now() + deadline / 2);
-        let udp = cells.iter().any(|cell| cell.to.destination.protocol == oracle::Protocol::Udp);
+        let udp = cells
+            .iter()
+            .any(|cell| cell.to.destination.protocol == oracle::Protocol::Udp);
         let settle = if udp && self.changed { SETTLE_NS } else { 0 };
         let mut right_since: Option<u64> = None;
         let mut pause = Duration::from_millis(1);
@@ -66,13 +78,18 @@ impl Attempt<'_> {
                 tracing::debug!(case, cell, %mismatch, since_us = (began - self.last_change.min(began)) / 1000, "not yet converged");
             }
             if let Some(exit) = self.cluster.unexpected_exit() {
-                return Err(Stop::candidate("unexpected-exit", "a candidate that keeps running", exit));
+                return Err(Stop::candidate(
+                    "unexpected-exit",
+                    "a candidate that keeps running",
+                    exit,
+                ));
             }
             if now() > until {
                 // Is it the candidate? The direct paths say.
                 let controls = self.round(&cells, &Shape::default()).await?;
                 self.controls_must_work(&controls)?;
-                self.findings.note(format!("not converged within {}", step.deadline));
+                self.findings
+                    .note(format!("not converged within {}", step.deadline));
                 self.record(wrong);
                 return Ok(());
             }

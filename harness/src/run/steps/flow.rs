@@ -8,7 +8,10 @@ use probe::{
 };
 use tokio::time::sleep;
 
-use super::super::{attempt::{Attempt, Stop}, cells::{self, Cell}};
+use super::super::{
+    attempt::{Attempt, Stop},
+    cells::{self, Cell},
+};
 use crate::scenario::{
     Span,
     doc::{self, FlowExpect, FlowStep, OneOrMany},
@@ -50,7 +53,10 @@ impl Attempt<'_> {
         }
         let name = step.stop.as_ref().expect("validated");
         let report = self.read_settled(name).await?;
-        let flow = self.flows.remove(name).ok_or_else(|| Stop::infra(format!("flow '{name}' does not run")))?;
+        let flow = self
+            .flows
+            .remove(name)
+            .ok_or_else(|| Stop::infra(format!("flow '{name}' does not run")))?;
         flow.agent.flow_stop(name).await?;
         match step.is {
             Some(is) => {
@@ -73,16 +79,28 @@ impl Attempt<'_> {
             kind,
             target: cell.target(),
             source: cell.bind(),
-            source_port: step.source_port.map_or(SourcePort::Ephemeral, SourcePort::Fixed),
+            source_port: step
+                .source_port
+                .map_or(SourcePort::Ephemeral, SourcePort::Fixed),
             interval_ms: interval.as_millis() as u32,
             payload: step.payload,
             reply: 0,
             timeout_ms: PATIENCE.as_millis() as u32,
         };
         agent.flow_start(spec).await?;
-        self.findings.note(format!("flow {name}: {kind:?} {}", cell.label()));
+        self.findings
+            .note(format!("flow {name}: {kind:?} {}", cell.label()));
         let wait = step.established.unwrap_or(cell.wants_answer());
-        self.flows.insert(name.into(), RunningFlow { agent, cell, kind, interval, started: now() });
+        self.flows.insert(
+            name.into(),
+            RunningFlow {
+                agent,
+                cell,
+                kind,
+                interval,
+                started: now(),
+            },
+        );
         if wait {
             self.flow_follows_model(name, DEADLINE).await?;
         }
@@ -92,7 +110,10 @@ impl Attempt<'_> {
     fn one_cell(&mut self, step: &FlowStep) -> Result<Cell, Stop> {
         let model = self.model()?;
         let stage = self.cluster.stage();
-        let from = cells::sources(stage, &OneOrMany::One(step.from.clone().expect("validated")));
+        let from = cells::sources(
+            stage,
+            &OneOrMany::One(step.from.clone().expect("validated")),
+        );
         let to = cells::targets(
             stage,
             &model,
@@ -100,23 +121,35 @@ impl Attempt<'_> {
             std::slice::from_ref(step.to.as_ref().expect("validated")),
         );
         let cells = cells::product(&model, &from[..from.len().min(1)], &to);
-        cells
-            .into_iter()
-            .next()
-            .ok_or_else(|| Stop::infra("the flow's destination fits no frontend; name a Service and frontend that exist"))
+        cells.into_iter().next().ok_or_else(|| {
+            Stop::infra(
+                "the flow's destination fits no frontend; name a Service and frontend that exist",
+            )
+        })
     }
 
     /// Waits until the flow's newest messages do what the oracle says now; measures the blackout and the last message
     /// that went wrong, both since the last change.
     async fn flow_follows_model(&mut self, name: &str, deadline: Span) -> Result<(), Stop> {
-        let flow = self.flows.get(name).ok_or_else(|| Stop::infra(format!("flow '{name}' does not run")))?;
-        let (agent, kind, interval, started) = (flow.agent.clone(), flow.kind, flow.interval, flow.started);
-        let (source, destination, label) = (flow.cell.from.source.clone(), flow.cell.to.destination, flow.cell.label());
+        let flow = self
+            .flows
+            .get(name)
+            .ok_or_else(|| Stop::infra(format!("flow '{name}' does not run")))?;
+        let (agent, kind, interval, started) =
+            (flow.agent.clone(), flow.kind, flow.interval, flow.started);
+        let (source, destination, label) = (
+            flow.cell.from.source.clone(),
+            flow.cell.to.destination,
+            flow.cell.label(),
+        );
         let model = self.model()?;
         let expectation = oracle::expect(&model, &source, &destination);
         let since = self.last_change.max(started);
         let until = now() + self.patience(deadline);
-        let positive = expectation.outcomes.iter().all(|o| matches!(o, oracle::Outcome::Endpoints { .. }));
+        let positive = expectation
+            .outcomes
+            .iter()
+            .all(|o| matches!(o, oracle::Outcome::Endpoints { .. }));
         self.findings.checked(positive);
         let last = loop {
             let view = if kind == FlowKind::UdpOneWay {
@@ -131,9 +164,14 @@ impl Attempt<'_> {
                     self.findings.measure("flow moved", "ms", blackout);
                 }
                 if let Some(wrong) = view.last_wrong {
-                    self.findings.measure("last misdelivered", "ms", wrong.saturating_sub(since) as f64 / 1e6);
+                    self.findings.measure(
+                        "last misdelivered",
+                        "ms",
+                        wrong.saturating_sub(since) as f64 / 1e6,
+                    );
                 }
-                self.findings.measure("misdelivered", "count", view.wrong as f64);
+                self.findings
+                    .measure("misdelivered", "count", view.wrong as f64);
                 return Ok(());
             }
             if now() > until {
@@ -156,16 +194,30 @@ impl Attempt<'_> {
     }
 
     /// Who got a one-way flow's datagrams lately.
-    async fn one_way_view(&self, name: &str, expectation: &oracle::Expectation, since: u64) -> Result<View, Stop> {
+    async fn one_way_view(
+        &self,
+        name: &str,
+        expectation: &oracle::Expectation,
+        since: u64,
+    ) -> Result<View, Stop> {
         let allowed = allowed(expectation);
         let mut right = Vec::new();
         let mut wrong = Vec::new();
-        let pods: Vec<String> =
-            self.cluster.stage().pods().filter(|pod| pod.exists).map(|pod| pod.spec.name.clone()).collect();
+        let pods: Vec<String> = self
+            .cluster
+            .stage()
+            .pods()
+            .filter(|pod| pod.exists)
+            .map(|pod| pod.spec.name.clone())
+            .collect();
         for pod in pods {
             let got: Vec<Received> = self.cluster.agent(&pod)?.received(name).await?;
             for received in got.into_iter().filter(|received| received.at >= since) {
-                let list = if may_serve(&allowed, &pod, received.local_port) { &mut right } else { &mut wrong };
+                let list = if may_serve(&allowed, &pod, received.local_port) {
+                    &mut right
+                } else {
+                    &mut wrong
+                };
                 list.push((received.at, pod.clone()));
             }
         }
@@ -188,15 +240,24 @@ impl Attempt<'_> {
             text: format!(
                 "{} datagrams at {:?} and {} at wrong endpoints {:?} since the change",
                 right.len(),
-                right.iter().map(|(_, pod)| pod.as_str()).collect::<BTreeSet<_>>(),
+                right
+                    .iter()
+                    .map(|(_, pod)| pod.as_str())
+                    .collect::<BTreeSet<_>>(),
                 wrong.len(),
-                wrong.iter().map(|(_, pod)| pod.as_str()).collect::<BTreeSet<_>>()
+                wrong
+                    .iter()
+                    .map(|(_, pod)| pod.as_str())
+                    .collect::<BTreeSet<_>>()
             ),
         })
     }
 
     async fn flow_closes(&mut self, name: &str, deadline: Span) -> Result<(), Stop> {
-        let flow = self.flows.get(name).ok_or_else(|| Stop::infra(format!("flow '{name}' does not run")))?;
+        let flow = self
+            .flows
+            .get(name)
+            .ok_or_else(|| Stop::infra(format!("flow '{name}' does not run")))?;
         let agent = flow.agent.clone();
         self.findings.checked(false);
         let until = now() + self.patience(deadline);
@@ -209,13 +270,20 @@ impl Attempt<'_> {
             }
             sleep(Duration::from_millis(10)).await;
         }
-        self.findings.fail_with("flow-not-closed", format!("flow {name} to end within {deadline}"), "it still runs");
+        self.findings.fail_with(
+            "flow-not-closed",
+            format!("flow {name} to end within {deadline}"),
+            "it still runs",
+        );
         Ok(())
     }
 
     /// The flow's report, once every message it holds has had time to be answered.
     async fn read_settled(&mut self, name: &str) -> Result<FlowReport, Stop> {
-        let flow = self.flows.get(name).ok_or_else(|| Stop::infra(format!("flow '{name}' does not run")))?;
+        let flow = self
+            .flows
+            .get(name)
+            .ok_or_else(|| Stop::infra(format!("flow '{name}' does not run")))?;
         let asked = now();
         let until = asked + (PATIENCE * 2).as_nanos() as u64;
         loop {
@@ -223,7 +291,11 @@ impl Attempt<'_> {
             // Messages sent after we asked are another question.
             report.samples.retain(|sample| sample.sent_at < asked);
             let settled = report.samples.iter().all(|sample| sample.outcome.is_some());
-            if settled || flow.kind == FlowKind::UdpOneWay || report.closed.is_some() || now() > until {
+            if settled
+                || flow.kind == FlowKind::UdpOneWay
+                || report.closed.is_some()
+                || now() > until
+            {
                 return Ok(report);
             }
             sleep(Duration::from_millis(10)).await;
@@ -235,10 +307,13 @@ impl Attempt<'_> {
         let label = flow.cell.label();
         let judgement = judge(report, is);
         self.findings.checked(true);
-        self.findings.measure("flow messages", "count", report.samples.len() as f64);
+        self.findings
+            .measure("flow messages", "count", report.samples.len() as f64);
         if let Some((kind, actual)) = judgement {
             let expected = match is {
-                FlowExpect::Unbroken => "every message answered by one endpoint over one connection",
+                FlowExpect::Unbroken => {
+                    "every message answered by one endpoint over one connection"
+                }
                 FlowExpect::NoLoss => "every message answered",
                 FlowExpect::Closed => "the flow to have ended",
                 FlowExpect::Model => "the model",
@@ -274,7 +349,9 @@ struct View {
 type Allowed = BTreeSet<(String, Option<u16>)>;
 
 fn may_serve(allowed: &Allowed, pod: &str, port: u16) -> bool {
-    allowed.iter().any(|(name, only)| name == pod && only.is_none_or(|only| only == port))
+    allowed
+        .iter()
+        .any(|(name, only)| name == pod && only.is_none_or(|only| only == port))
 }
 
 fn allowed(expectation: &oracle::Expectation) -> Allowed {
@@ -282,11 +359,14 @@ fn allowed(expectation: &oracle::Expectation) -> Allowed {
         .outcomes
         .iter()
         .flat_map(|outcome| match outcome {
-            oracle::Outcome::Endpoints { shares, .. } => {
-                shares.iter().filter_map(|share| Some((share.pod.clone()?, Some(share.port)))).collect::<Vec<_>>()
-            }
+            oracle::Outcome::Endpoints { shares, .. } => shares
+                .iter()
+                .filter_map(|share| Some((share.pod.clone()?, Some(share.port))))
+                .collect::<Vec<_>>(),
             oracle::Outcome::NotService => match &expectation.direct {
-                oracle::Direct::Pod { name } | oracle::Direct::Listener { name } => vec![(name.clone(), None)],
+                oracle::Direct::Pod { name } | oracle::Direct::Listener { name } => {
+                    vec![(name.clone(), None)]
+                }
                 oracle::Direct::Nobody => Vec::new(),
             },
             _ => Vec::new(),
@@ -298,12 +378,19 @@ fn allowed(expectation: &oracle::Expectation) -> Allowed {
 fn acceptable(outcome: &Outcome, expectation: &oracle::Expectation, allowed: &Allowed) -> bool {
     let may = |wanted: fn(&oracle::Outcome) -> bool| expectation.outcomes.iter().any(wanted);
     match outcome {
-        Outcome::Answered { identity, local, .. } => may_serve(allowed, identity, local.port()),
-        Outcome::Refused { .. } => may(|o| matches!(o, oracle::Outcome::Refuse | oracle::Outcome::NoAnswer)),
+        Outcome::Answered {
+            identity, local, ..
+        } => may_serve(allowed, identity, local.port()),
+        Outcome::Refused { .. } => {
+            may(|o| matches!(o, oracle::Outcome::Refuse | oracle::Outcome::NoAnswer))
+        }
         Outcome::TimedOut | Outcome::Unreachable { .. } => {
             may(|o| matches!(o, oracle::Outcome::Drop | oracle::Outcome::NoAnswer))
         }
-        Outcome::Reset | Outcome::WrongPeer { .. } | Outcome::SendFailed { .. } | Outcome::Corrupt { .. } => false,
+        Outcome::Reset
+        | Outcome::WrongPeer { .. }
+        | Outcome::SendFailed { .. }
+        | Outcome::Corrupt { .. } => false,
     }
 }
 
@@ -320,19 +407,39 @@ fn two_way_view(report: &FlowReport, expectation: &oracle::Expectation, since: u
         .filter_map(|sample| {
             let outcome = sample.outcome.as_ref()?;
             let right = acceptable(outcome, expectation, &allowed);
-            let text = outcome.identity().map_or_else(|| outcome.label(), |who| format!("answered by {who}"));
+            let text = outcome
+                .identity()
+                .map_or_else(|| outcome.label(), |who| format!("answered by {who}"));
             Some((sample.sent_at, right, text))
         })
         .collect();
-    let streak = judged.iter().rev().take_while(|(_, right, _)| *right).count();
+    let streak = judged
+        .iter()
+        .rev()
+        .take_while(|(_, right, _)| *right)
+        .count();
     let needed = if silent_is_right { 1 } else { STREAK };
-    let mut newest: Vec<&str> = judged.iter().rev().take(STREAK).map(|(_, _, text)| text.as_str()).collect();
+    let mut newest: Vec<&str> = judged
+        .iter()
+        .rev()
+        .take(STREAK)
+        .map(|(_, _, text)| text.as_str())
+        .collect();
     newest.dedup();
     View {
         right: streak >= needed,
-        first_right: judged.iter().find(|(_, right, _)| *right).map(|(at, ..)| *at),
-        last_wrong: judged.iter().rfind(|(_, right, text)| !right && text.starts_with("answered")).map(|(at, ..)| *at),
-        wrong: judged.iter().filter(|(_, right, text)| !right && text.starts_with("answered")).count(),
+        first_right: judged
+            .iter()
+            .find(|(_, right, _)| *right)
+            .map(|(at, ..)| *at),
+        last_wrong: judged
+            .iter()
+            .rfind(|(_, right, text)| !right && text.starts_with("answered"))
+            .map(|(at, ..)| *at),
+        wrong: judged
+            .iter()
+            .filter(|(_, right, text)| !right && text.starts_with("answered"))
+            .count(),
         text: if newest.is_empty() {
             "no message answered or refused since the change".into()
         } else {
@@ -358,16 +465,29 @@ fn judge(report: &FlowReport, is: FlowExpect) -> Option<(&'static str, String)> 
         let how = first
             .and_then(|sample| sample.outcome.as_ref())
             .map_or("no answer".into(), Outcome::label);
-        return Some(("flow-loss", format!("{} of {total} messages without an answer, the first (number {}): {how}", lost.len(), lost[0])));
+        return Some((
+            "flow-loss",
+            format!(
+                "{} of {total} messages without an answer, the first (number {}): {how}",
+                lost.len(),
+                lost[0]
+            ),
+        ));
     }
     if is == FlowExpect::Unbroken {
-        let who: BTreeSet<&str> =
-            report.samples.iter().filter_map(|sample| sample.outcome.as_ref()?.identity()).collect();
+        let who: BTreeSet<&str> = report
+            .samples
+            .iter()
+            .filter_map(|sample| sample.outcome.as_ref()?.identity())
+            .collect();
         if who.len() > 1 {
             return Some(("flow-switched", format!("answers from {who:?}")));
         }
         if let Some(closed) = &report.closed {
-            return Some(("flow-broken", format!("the connection ended: {}", closed.label())));
+            return Some((
+                "flow-broken",
+                format!("the connection ended: {}", closed.label()),
+            ));
         }
     }
     None
@@ -392,7 +512,11 @@ mod tests {
 
     fn answered(who: &str) -> Option<Outcome> {
         let address = "10.0.0.1:1".parse().expect("an address");
-        Some(Outcome::Answered { identity: who.into(), peer: address, local: address })
+        Some(Outcome::Answered {
+            identity: who.into(),
+            peer: address,
+            local: address,
+        })
     }
 
     fn report(outcomes: Vec<Option<Outcome>>) -> FlowReport {
@@ -404,7 +528,12 @@ mod tests {
             samples: outcomes
                 .into_iter()
                 .enumerate()
-                .map(|(seq, outcome)| FlowSample { seq: seq as u64, sent_at: seq as u64, answered_at: None, outcome })
+                .map(|(seq, outcome)| FlowSample {
+                    seq: seq as u64,
+                    sent_at: seq as u64,
+                    answered_at: None,
+                    outcome,
+                })
                 .collect(),
             closed: None,
         }
@@ -413,18 +542,41 @@ mod tests {
     #[test]
     fn judges_whole_flows() {
         let table: Vec<(Vec<Option<Outcome>>, FlowExpect, Option<&str>)> = vec![
-            (vec![answered("a"), answered("a")], FlowExpect::Unbroken, None),
-            (vec![answered("a"), answered("b")], FlowExpect::Unbroken, Some("flow-switched")),
+            (
+                vec![answered("a"), answered("a")],
+                FlowExpect::Unbroken,
+                None,
+            ),
+            (
+                vec![answered("a"), answered("b")],
+                FlowExpect::Unbroken,
+                Some("flow-switched"),
+            ),
             (vec![answered("a"), answered("b")], FlowExpect::NoLoss, None),
-            (vec![answered("a"), Some(Outcome::TimedOut)], FlowExpect::NoLoss, Some("flow-loss")),
-            (vec![answered("a"), None], FlowExpect::Unbroken, Some("flow-loss")),
+            (
+                vec![answered("a"), Some(Outcome::TimedOut)],
+                FlowExpect::NoLoss,
+                Some("flow-loss"),
+            ),
+            (
+                vec![answered("a"), None],
+                FlowExpect::Unbroken,
+                Some("flow-loss"),
+            ),
             (vec![], FlowExpect::Unbroken, Some("flow-silent")),
         ];
         for (outcomes, is, want) in table {
-            assert_eq!(judge(&report(outcomes.clone()), is).map(|found| found.0), want, "{outcomes:?} {is:?}");
+            assert_eq!(
+                judge(&report(outcomes.clone()), is).map(|found| found.0),
+                want,
+                "{outcomes:?} {is:?}"
+            );
         }
         let mut closed = report(vec![answered("a")]);
         closed.closed = Some(Outcome::Reset);
-        assert_eq!(judge(&closed, FlowExpect::Unbroken).map(|found| found.0), Some("flow-broken"));
+        assert_eq!(
+            judge(&closed, FlowExpect::Unbroken).map(|found| found.0),
+            Some("flow-broken")
+        );
     }
 }

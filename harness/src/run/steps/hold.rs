@@ -11,7 +11,10 @@ use crate::scenario::doc::Hold;
 impl Attempt<'_> {
     pub(in crate::run) async fn hold(&mut self, step: &Hold) -> Result<(), Stop> {
         let cells = self.cells(&step.from, &step.to)?;
-        let shape = Shape { count: 2, ..Shape::default() };
+        let shape = Shape {
+            count: 2,
+            ..Shape::default()
+        };
         let until = now() + step.duration.0.as_nanos() as u64;
         let mut rounds = 0;
         loop {
@@ -21,12 +24,14 @@ impl Attempt<'_> {
             rounds += 1;
             let wrong = round::wrong(&cells, &seen, Proportions::PerService);
             if !wrong.is_empty() {
-                self.findings.note(format!("the model broke in round {rounds}"));
+                self.findings
+                    .note(format!("the model broke in round {rounds}"));
                 self.record(wrong);
                 return Ok(());
             }
             if now() > until {
-                self.findings.measure("hold rounds", "count", f64::from(rounds));
+                self.findings
+                    .measure("hold rounds", "count", f64::from(rounds));
                 return Ok(());
             }
         }

@@ -13,12 +13,18 @@ impl Attempt<'_> {
             .cluster
             .stage()
             .pods()
-            .filter(|pod| pod.listening && step.from.as_ref().is_none_or(|from| *from == pod.spec.name))
+            .filter(|pod| {
+                pod.listening && step.from.as_ref().is_none_or(|from| *from == pod.spec.name)
+            })
             .map(|pod| pod.spec.clone())
             .collect();
         for pod in pods {
             let agent = self.cluster.agent(&pod.name)?;
-            for port in pod.serves().iter().filter(|port| port.protocol == Protocol::Tcp) {
+            for port in pod
+                .serves()
+                .iter()
+                .filter(|port| port.protocol == Protocol::Tcp)
+            {
                 for addr in ["0.0.0.0", "::"] {
                     let listener = format!("{}/{:?}/{}/{addr}", pod.name, port.protocol, port.port);
                     sent += agent
@@ -32,9 +38,12 @@ impl Attempt<'_> {
                 }
             }
         }
-        self.findings.measure("injected packets", "count", f64::from(sent));
+        self.findings
+            .measure("injected packets", "count", f64::from(sent));
         if sent == 0 {
-            return Err(Stop::infra("no established connection was there to inject into, so the step proves nothing"));
+            return Err(Stop::infra(
+                "no established connection was there to inject into, so the step proves nothing",
+            ));
         }
         Ok(())
     }

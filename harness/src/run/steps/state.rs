@@ -1,6 +1,10 @@
 //! The verb `state`: audits of what the candidate and the node look like from inside.
 
-use std::{collections::BTreeSet, net::{IpAddr, SocketAddr}, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use probe::proto::{ConntrackEntry, DumpKind, now};
 use tokio::time::sleep;
@@ -33,7 +37,11 @@ impl Attempt<'_> {
                 .map(|instance| instance.node.clone())
                 .collect();
             if !missing.is_empty() {
-                self.findings.fail_with("not-running", "the candidate on every node", format!("none on {missing:?}"));
+                self.findings.fail_with(
+                    "not-running",
+                    "the candidate on every node",
+                    format!("none on {missing:?}"),
+                );
             }
         }
         if step.no_stale_udp {
@@ -73,7 +81,11 @@ impl Attempt<'_> {
             let mut stale = Vec::new();
             for node in self.cluster.stage().nodes() {
                 let entries = self.cluster.agent(&node.name)?.conntrack().await?;
-                stale.extend(entries.into_iter().filter(|entry| is_stale(entry, &endpoints, &frontends)));
+                stale.extend(
+                    entries
+                        .into_iter()
+                        .filter(|entry| is_stale(entry, &endpoints, &frontends)),
+                );
             }
             if stale.is_empty() {
                 return Ok(());
@@ -82,7 +94,12 @@ impl Attempt<'_> {
                 let some: Vec<String> = stale
                     .iter()
                     .take(3)
-                    .map(|entry| format!("{} -> {} answered by {}", entry.orig_src, entry.orig_dst, entry.reply_src))
+                    .map(|entry| {
+                        format!(
+                            "{} -> {} answered by {}",
+                            entry.orig_src, entry.orig_dst, entry.reply_src
+                        )
+                    })
                     .collect();
                 self.findings.fail_with(
                     "stale-conntrack",
@@ -97,9 +114,16 @@ impl Attempt<'_> {
 
     async fn http(&mut self, check: &HttpCheck) -> Result<(), Stop> {
         self.findings.checked(check.status == 200);
-        let service = self.cluster.stage().get("Service", &check.health_check_of).map_err(Stop::infra)?;
+        let service = self
+            .cluster
+            .stage()
+            .get("Service", &check.health_check_of)
+            .map_err(Stop::infra)?;
         let Some(port) = service["spec"]["healthCheckNodePort"].as_u64() else {
-            return Err(Stop::infra(format!("Service {} has no healthCheckNodePort", check.health_check_of)));
+            return Err(Stop::infra(format!(
+                "Service {} has no healthCheckNodePort",
+                check.health_check_of
+            )));
         };
         let node = self
             .cluster
@@ -114,7 +138,9 @@ impl Attempt<'_> {
         loop {
             let problem = match agent.http_get(target, &check.path, 2_000).await {
                 Ok(answer) => http_problem(check, &answer),
-                Err(probe::client::AgentError::Closed) => return Err(Stop::infra("the outside agent is gone")),
+                Err(probe::client::AgentError::Closed) => {
+                    return Err(Stop::infra("the outside agent is gone"));
+                }
                 Err(error) => Some(error.to_string()),
             };
             let Some(problem) = problem else {
@@ -137,7 +163,11 @@ impl Attempt<'_> {
     async fn take_baseline(&self) -> Result<Baseline, Stop> {
         let mut ruleset_lines = Vec::new();
         for node in self.cluster.stage().nodes() {
-            let text = self.cluster.agent(&node.name)?.dump(DumpKind::Ruleset).await?;
+            let text = self
+                .cluster
+                .agent(&node.name)?
+                .dump(DumpKind::Ruleset)
+                .await?;
             ruleset_lines.push((node.name.clone(), text.lines().count()));
         }
         Ok(Baseline { ruleset_lines })
@@ -152,14 +182,21 @@ impl Attempt<'_> {
         let until = now() + self.patience(DEADLINE);
         loop {
             let have = self.take_baseline().await?;
-            let grown = want.ruleset_lines.iter().zip(&have.ruleset_lines).any(|(want, have)| have.1 > want.1);
+            let grown = want
+                .ruleset_lines
+                .iter()
+                .zip(&have.ruleset_lines)
+                .any(|(want, have)| have.1 > want.1);
             if !grown {
                 return Ok(());
             }
             if now() > until {
                 self.findings.fail_with(
                     "ruleset-leak",
-                    format!("a ruleset no larger than at '{name}': {:?} lines", want.ruleset_lines),
+                    format!(
+                        "a ruleset no larger than at '{name}': {:?} lines",
+                        want.ruleset_lines
+                    ),
                     format!("{:?}", have.ruleset_lines),
                 );
                 return Ok(());
@@ -169,7 +206,11 @@ impl Attempt<'_> {
     }
 }
 
-fn is_stale(entry: &ConntrackEntry, endpoints: &BTreeSet<IpAddr>, frontends: &BTreeSet<SocketAddr>) -> bool {
+fn is_stale(
+    entry: &ConntrackEntry,
+    endpoints: &BTreeSet<IpAddr>,
+    frontends: &BTreeSet<SocketAddr>,
+) -> bool {
     entry.protocol == UDP
         && frontends.contains(&entry.orig_dst)
         && entry.reply_src != entry.orig_dst
@@ -178,10 +219,18 @@ fn is_stale(entry: &ConntrackEntry, endpoints: &BTreeSet<IpAddr>, frontends: &BT
 
 fn http_problem(check: &HttpCheck, answer: &probe::proto::HttpResponse) -> Option<String> {
     if answer.status != check.status {
-        return Some(format!("status {} with body {}", answer.status, answer.body.trim()));
+        return Some(format!(
+            "status {} with body {}",
+            answer.status,
+            answer.body.trim()
+        ));
     }
     for (name, value) in &check.headers {
-        let have = answer.headers.iter().find(|(have, _)| have.eq_ignore_ascii_case(name)).map(|(_, value)| value);
+        let have = answer
+            .headers
+            .iter()
+            .find(|(have, _)| have.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value);
         if have != Some(value) {
             return Some(format!("header {name} is {have:?}, not {value}"));
         }
