@@ -36,6 +36,8 @@ pub struct Attempt<'a> {
     pub(super) flows: BTreeMap<String, RunningFlow>,
     pub(super) saved: BTreeMap<String, BTreeMap<String, String>>,
     pub(super) baselines: BTreeMap<String, Baseline>,
+    /// Faults of the API that the candidate has yet to run into.
+    pub(super) armed: Vec<super::steps::fault::Armed>,
     model: Option<((u64, Vec<bool>), Arc<oracle::Cluster>)>,
 }
 
@@ -80,7 +82,9 @@ impl From<ClusterError> for Stop {
     fn from(error: ClusterError) -> Self {
         match error {
             ClusterError::Infra(text) => Self::Infra(text),
-            ClusterError::Candidate(text) => Self::candidate("candidate-not-ready", "a running candidate", text),
+            ClusterError::Candidate(text) => {
+                Self::candidate("candidate-not-ready", "a running candidate", text)
+            }
         }
     }
 }
@@ -109,9 +113,15 @@ impl<'a> Attempt<'a> {
             flows: BTreeMap::new(),
             saved: BTreeMap::new(),
             baselines: BTreeMap::new(),
+            armed: Vec::new(),
             model: None,
         };
-        let stop = attempt.cluster.start_candidate().await.err().map(Stop::from);
+        let stop = attempt
+            .cluster
+            .start_candidate()
+            .await
+            .err()
+            .map(Stop::from);
         if stop.is_none() {
             let ready = attempt.cluster.ready.as_secs_f64() * 1e3;
             attempt.findings.measure("candidate ready", "ms", ready);
@@ -142,6 +152,11 @@ impl<'a> Attempt<'a> {
         }
         self.findings.enter(case.scenario.steps.len() as u32, "end");
         self.final_audit();
+        if !self.findings.is_over()
+            && let Err(stop) = self.felt(|_| true).await
+        {
+            self.stopped(stop);
+        }
     }
 
     /// Records why the attempt ended early.
@@ -193,7 +208,10 @@ impl<'a> Attempt<'a> {
     }
 
     fn report_step(&mut self, index: u32, step: &Step, duration: Duration, ok: bool) {
-        let summary = step.name.clone().unwrap_or_else(|| super::summary::of(step));
+        let summary = step
+            .name
+            .clone()
+            .unwrap_or_else(|| super::summary::of(step));
         let verb = step.verb();
         self.findings.note(format!(
             "step {}: {verb}: {summary} ({:.1} ms)",
@@ -221,7 +239,11 @@ impl<'a> Attempt<'a> {
 
     /// A deadline in nanoseconds. Where no candidate runs at all (the null candidate) nothing will change by waiting.
     pub(super) fn patience(&self, deadline: Span) -> u64 {
-        let deadline = if self.cluster.has_candidate() { deadline } else { deadline.min(FOR_NOTHING) };
+        let deadline = if self.cluster.has_candidate() {
+            deadline
+        } else {
+            deadline.min(FOR_NOTHING)
+        };
         deadline.0.as_nanos() as u64
     }
 
@@ -242,7 +264,8 @@ impl<'a> Attempt<'a> {
     fn final_audit(&mut self) {
         self.findings.checked(false);
         if let Some(exit) = self.cluster.unexpected_exit() {
-            self.findings.fail_with("unexpected-exit", "a candidate that keeps running", exit);
+            self.findings
+                .fail_with("unexpected-exit", "a candidate that keeps running", exit);
         }
     }
 }

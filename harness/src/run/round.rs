@@ -89,7 +89,8 @@ impl Proportions {
         match (self, &cell.to.frontend) {
             (Self::PerService, Some(frontend)) => {
                 let (namespace, name) = &frontend.service;
-                let (port, protocol, family) = (&frontend.port_name, frontend.protocol, frontend.family);
+                let (port, protocol, family) =
+                    (&frontend.port_name, frontend.protocol, frontend.family);
                 format!("{namespace}/{name} {port} {protocol} {family}")
             }
             _ => cell.to.label.clone(),
@@ -122,36 +123,86 @@ impl Attempt<'_> {
             } else {
                 shape.silence_ms
             };
-            let spec = base(cell.to.destination.protocol, cell.target(), shape, timeout, cell.bind());
-            let spec = if cell.wants_answer() { spec } else { ConnectSpec { count: spec.count.min(FEW), ..spec } };
+            let spec = base(
+                cell.to.destination.protocol,
+                cell.target(),
+                shape,
+                timeout,
+                cell.bind(),
+            );
+            let spec = if cell.wants_answer() {
+                spec
+            } else {
+                ConnectSpec {
+                    count: spec.count.min(FEW),
+                    ..spec
+                }
+            };
             // Two first connections of a client at the same time may both find nothing remembered: affinity is about
             // flows that come one after the other.
-            let parallel = if cell.expectation.affinity.is_some() { 1 } else { spec.parallel };
+            let parallel = if cell.expectation.affinity.is_some() {
+                1
+            } else {
+                spec.parallel
+            };
             let spec = ConnectSpec { parallel, ..spec };
             if shape.lengths.is_empty() {
-                jobs.entry(agent).or_default().push((spec, Job::Cell(index)));
+                jobs.entry(agent)
+                    .or_default()
+                    .push((spec, Job::Cell(index)));
             } else {
                 for length in &shape.lengths {
-                    let spec = ConnectSpec { count: 1, exact: Some(*length), ..spec.clone() };
-                    jobs.entry(agent).or_default().push((spec, Job::Cell(index)));
+                    let spec = ConnectSpec {
+                        count: 1,
+                        exact: Some(*length),
+                        ..spec.clone()
+                    };
+                    jobs.entry(agent)
+                        .or_default()
+                        .push((spec, Job::Cell(index)));
                 }
             }
             if !shape.controls {
                 continue;
             }
             for (address, pod) in self.control_addresses(cell) {
-                if !controls.insert((cell.from.label.clone(), address, cell.to.destination.protocol)) {
+                if !controls.insert((
+                    cell.from.label.clone(),
+                    address,
+                    cell.to.destination.protocol,
+                )) {
                     continue;
                 }
-                let shape = Shape { count: 1, source_port: None, ..shape.clone() };
-                let spec = base(cell.to.destination.protocol, address, &shape, PATIENCE_MS, cell.bind());
-                let label = format!("{} -> pod {pod} {address}/{}", cell.from.label, cell.to.destination.protocol);
+                let shape = Shape {
+                    count: 1,
+                    source_port: None,
+                    ..shape.clone()
+                };
+                let spec = base(
+                    cell.to.destination.protocol,
+                    address,
+                    &shape,
+                    PATIENCE_MS,
+                    cell.bind(),
+                );
+                let label = format!(
+                    "{} -> pod {pod} {address}/{}",
+                    cell.from.label, cell.to.destination.protocol
+                );
                 if shape.lengths.is_empty() {
-                    jobs.entry(agent).or_default().push((spec, Job::Control(label)));
+                    jobs.entry(agent)
+                        .or_default()
+                        .push((spec, Job::Control(label)));
                 } else {
                     for length in &shape.lengths {
-                        let spec = ConnectSpec { count: 1, exact: Some(*length), ..spec.clone() };
-                        jobs.entry(agent).or_default().push((spec, Job::Control(format!("{label} ({length} bytes)"))));
+                        let spec = ConnectSpec {
+                            count: 1,
+                            exact: Some(*length),
+                            ..spec.clone()
+                        };
+                        jobs.entry(agent)
+                            .or_default()
+                            .push((spec, Job::Control(format!("{label} ({length} bytes)"))));
                     }
                 }
             }
@@ -163,15 +214,31 @@ impl Attempt<'_> {
             Ok::<_, Stop>(owners.into_iter().zip(reports).collect::<Vec<_>>())
         }))
         .await?;
-        let mut seen =
-            Seen { tries: vec![Vec::new(); cells.len()], broken_controls: Vec::new(), controls: controls.len() };
+        let mut seen = Seen {
+            tries: vec![Vec::new(); cells.len()],
+            broken_controls: Vec::new(),
+            controls: controls.len(),
+        };
         for (job, report) in results.into_iter().flatten() {
             match job {
-                Job::Cell(index) => seen.tries[index].extend(report.attempts),
+                Job::Cell(index) => {
+                    if let Some(why) = report
+                        .attempts
+                        .iter()
+                        .find_map(|one| own_fault(&one.outcome))
+                    {
+                        return Err(Stop::infra(format!(
+                            "{} could not be tried: {why}",
+                            cells[index].label()
+                        )));
+                    }
+                    seen.tries[index].extend(report.attempts);
+                }
                 Job::Control(label) => {
                     if !report.all_answered() {
                         let how: Vec<String> = report.outcomes().into_keys().collect();
-                        seen.broken_controls.push(format!("{label}: {}", how.join(", ")));
+                        seen.broken_controls
+                            .push(format!("{label}: {}", how.join(", ")));
                     }
                 }
             }
@@ -183,7 +250,9 @@ impl Attempt<'_> {
     fn control_addresses(&self, cell: &Cell) -> Vec<(SocketAddr, String)> {
         let mut addresses = Vec::new();
         for outcome in &cell.expectation.outcomes {
-            let Want::Endpoints { shares, .. } = outcome else { continue };
+            let Want::Endpoints { shares, .. } = outcome else {
+                continue;
+            };
             for share in shares {
                 let Some(pod) = &share.pod else { continue };
                 let state = self.cluster.stage().pod(pod);
@@ -191,7 +260,8 @@ impl Attempt<'_> {
                     state.listening
                         && state.spec.serves().iter().any(|port| {
                             port.port == share.port
-                                && oracle::Protocol::from(port.protocol) == cell.to.destination.protocol
+                                && oracle::Protocol::from(port.protocol)
+                                    == cell.to.destination.protocol
                         })
                 });
                 if serves {
@@ -224,7 +294,9 @@ fn base(
         count: shape.count,
         parallel: 8,
         source,
-        source_port: shape.source_port.map_or(SourcePort::Ephemeral, SourcePort::Fixed),
+        source_port: shape
+            .source_port
+            .map_or(SourcePort::Ephemeral, SourcePort::Fixed),
         timeout_ms,
         payload: shape.payload,
         reply: shape.reply,
@@ -233,10 +305,33 @@ fn base(
     }
 }
 
+/// An attempt that never became a packet, for want of a port, memory or a protocol on this machine, shows nothing about
+/// the candidate: neither a failure where an answer is wanted, nor silence where none is.
+fn own_fault(outcome: &Outcome) -> Option<&str> {
+    const OURS: [i32; 8] = [
+        libc::EADDRINUSE,
+        libc::EADDRNOTAVAIL,
+        libc::EAFNOSUPPORT,
+        libc::EPROTONOSUPPORT,
+        libc::ESOCKTNOSUPPORT,
+        libc::EMFILE,
+        libc::ENFILE,
+        libc::ENOMEM,
+    ];
+    match outcome {
+        Outcome::SendFailed { errno, message } if OURS.contains(errno) => Some(message),
+        _ => None,
+    }
+}
+
 /// A try in the oracle's words.
 pub fn observation(cell: &Cell, one: &Try) -> Observation {
     let outcome = match &one.outcome {
-        Outcome::Answered { identity, peer, local } => Observed::Answered {
+        Outcome::Answered {
+            identity,
+            peer,
+            local,
+        } => Observed::Answered {
             ip: local.ip(),
             port: local.port(),
             pod: identity.clone(),
@@ -248,7 +343,10 @@ pub fn observation(cell: &Cell, one: &Try) -> Observation {
         Outcome::Unreachable { .. } => Observed::Unreachable,
         other => Observed::Other(other.label()),
     };
-    Observation { outcome, affinity_key: Some(cell.label()) }
+    Observation {
+        outcome,
+        affinity_key: Some(cell.label()),
+    }
 }
 
 /// Compares what was seen with what must happen.
@@ -259,19 +357,33 @@ pub fn wrong(cells: &[Cell], seen: &Seen, proportions: Proportions) -> Vec<Wrong
     let mut found = Vec::new();
     let mut groups: BTreeMap<String, (Expectation, Vec<Observation>)> = BTreeMap::new();
     for (cell, tries) in cells.iter().zip(&seen.tries) {
-        let observations: Vec<Observation> = tries.iter().map(|one| observation(cell, one)).collect();
+        let observations: Vec<Observation> =
+            tries.iter().map(|one| observation(cell, one)).collect();
         for mismatch in oracle::check(&cell.expectation, &observations) {
             if !mismatch.kind.is_statistical() {
-                found.push(Wrong { cell: cell.label(), expectation: cell.expectation.clone(), mismatch });
+                found.push(Wrong {
+                    cell: cell.label(),
+                    expectation: cell.expectation.clone(),
+                    mismatch,
+                });
             }
         }
         if let [Want::Endpoints { shares, .. }] = cell.expectation.outcomes.as_slice() {
             let node = cell.from.source.node().unwrap_or("-");
-            let who: Vec<String> = shares.iter().map(|share| format!("{}:{}", share.ip, share.port)).collect();
+            let who: Vec<String> = shares
+                .iter()
+                .map(|share| format!("{}:{}", share.ip, share.port))
+                .collect();
             let key = format!("{node} {} {}", proportions.group(cell), who.join(" "));
             let group = groups.entry(key).or_insert_with(|| {
                 // Client addresses differ within a group and were judged cell by cell.
-                (Expectation { client_ips: Vec::new(), ..cell.expectation.clone() }, Vec::new())
+                (
+                    Expectation {
+                        client_ips: Vec::new(),
+                        ..cell.expectation.clone()
+                    },
+                    Vec::new(),
+                )
             });
             group.1.extend(observations);
         }
@@ -279,9 +391,14 @@ pub fn wrong(cells: &[Cell], seen: &Seen, proportions: Proportions) -> Vec<Wrong
     for (label, (expectation, observations)) in groups {
         for mismatch in oracle::check(&expectation, &observations) {
             let statistical = mismatch.kind == MismatchKind::EndpointNeverChosen
-                || (proportions == Proportions::EqualShares && mismatch.kind == MismatchKind::UnequalShare);
+                || (proportions == Proportions::EqualShares
+                    && mismatch.kind == MismatchKind::UnequalShare);
             if statistical {
-                found.push(Wrong { cell: format!("clients on {label}"), expectation: expectation.clone(), mismatch });
+                found.push(Wrong {
+                    cell: format!("clients on {label}"),
+                    expectation: expectation.clone(),
+                    mismatch,
+                });
             }
         }
     }
@@ -296,7 +413,9 @@ pub fn confirming_count(cells: &[Cell]) -> u32 {
     for cell in cells {
         if let [Want::Endpoints { shares, .. }] = cell.expectation.outcomes.as_slice() {
             let node = cell.from.source.node().unwrap_or("-").to_owned();
-            *clients.entry((node, Proportions::PerService.group(cell))).or_default() += 1;
+            *clients
+                .entry((node, Proportions::PerService.group(cell)))
+                .or_default() += 1;
             endpoints = endpoints.max(shares.len());
         }
     }

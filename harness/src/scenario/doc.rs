@@ -61,7 +61,9 @@ pub struct Scenario {
 }
 
 /// How much a requirement weighs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema,
+)]
 #[serde(rename_all = "camelCase")]
 pub enum Level {
     /// Decides conformance.
@@ -76,7 +78,9 @@ pub enum Level {
 }
 
 /// Something that not every candidate or machine can do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema,
+)]
 #[serde(rename_all = "camelCase")]
 pub enum Feature {
     /// Services with protocol SCTP (kernel and candidate).
@@ -211,7 +215,9 @@ pub struct Port {
 }
 
 /// A transport protocol as the API spells it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema,
+)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Protocol {
     /// TCP.
@@ -426,7 +432,9 @@ pub enum PortRef {
 }
 
 /// The ways into a Service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema,
+)]
 pub enum FrontendKind {
     /// `spec.clusterIPs`.
     #[serde(rename = "clusterIP")]
@@ -443,7 +451,9 @@ pub enum FrontendKind {
 }
 
 /// An IP family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
     /// IPv4.
@@ -498,9 +508,9 @@ pub struct Probe {
     /// How long one attempt may take before it counts as silence. The default is 3 s where an answer is expected
     /// (covers two lost SYNs) and 300 ms where silence is expected.
     pub timeout: Option<Span>,
-    /// All answers to one source must come from the same endpoint as in the named earlier probe (session affinity), or from another one.
+    /// All answers to one source must come from the same endpoint as in the named earlier probe (session affinity).
     pub same_as: Option<String>,
-    /// Remembers who answered, for `sameAs` and `differsFrom` of later probes.
+    /// Remembers who answered, for `sameAs` of later probes.
     pub save: Option<String>,
     /// Connect latency ceiling: the median must be below; measured either way.
     pub latency: Option<Span>,
@@ -663,7 +673,7 @@ pub struct Fault {
     pub on: Option<OneOrMany<String>>,
     /// `true`: the fault ends (for faults that last).
     pub end: bool,
-    /// For `noopUpdates` and `shuffledRelist`: how often.
+    /// For `noopUpdates`: how many updates of each kind (1 by default).
     pub times: Option<u32>,
     /// For `delay`: how long each response and event is held back.
     pub delay: Option<Span>,
@@ -727,7 +737,7 @@ pub enum ApiFault {
     Delay,
     /// Lists come in another order, and every watch is dropped so that there is one.
     ShuffledRelist,
-    /// Objects get a new resourceVersion and nothing else, `times` times.
+    /// Objects get a new resourceVersion and nothing else: `times` updates, one object after the other.
     NoopUpdates,
     /// Every event is delivered twice (until `end`).
     DuplicateEvents,
@@ -763,7 +773,7 @@ pub struct State {
     pub running: bool,
     /// No UDP conntrack entry on any node is NATed to an address that is no longer an endpoint.
     pub no_stale_udp: bool,
-    /// An HTTP request to every node (or `on`): path and port of the candidate's health or metrics server.
+    /// An HTTP request to the `healthCheckNodePort` of a Service on one node.
     pub http: Option<HttpCheck>,
     /// Remembers size of ruleset and open files per node under this name.
     pub baseline: Option<String>,
@@ -775,7 +785,7 @@ pub struct State {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpCheck {
-    /// Node that is asked, from itself.
+    /// Node that is asked, on its IPv4 address, by the outside client.
     pub node: String,
     /// The Service whose `healthCheckNodePort` is asked (needs the feature `healthCheckNodePort`).
     pub health_check_of: String,

@@ -101,6 +101,8 @@ pub struct Case {
     pub scenario: Scenario,
     /// Addresses of the world.
     pub plan: Plan,
+    /// Line of the key `objects`; 0 without one.
+    pub objects_line: u64,
 }
 
 /// Reads documents from a file on disk.
@@ -123,7 +125,10 @@ pub fn read_documents(file: &str, text: &str) -> Result<Vec<Document>, Problem> 
     for at in 0..=lines.len() {
         if at == lines.len() || lines[at].trim_end() == "---" {
             let body: String = lines[start..at].concat();
-            if body.lines().any(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#')) {
+            if body
+                .lines()
+                .any(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
+            {
                 // Empty lines in front keep the line numbers of the file.
                 let padded = "\n".repeat(start) + &body;
                 documents.push(read_document(&file, padded)?);
@@ -144,27 +149,99 @@ pub fn read_documents(file: &str, text: &str) -> Result<Vec<Document>, Problem> 
 fn read_document(file: &Arc<str>, text: String) -> Result<Document, Problem> {
     let header: Header = parse(file, &text)?;
     if !is_kebab(&header.id) {
-        return Err(at_key(file, &text, "id", format!("'{}' is not a scenario id: use lower-case letters, digits and dashes", header.id)));
+        return Err(at_key(
+            file,
+            &text,
+            "id",
+            format!(
+                "'{}' is not a scenario id: use lower-case letters, digits and dashes",
+                header.id
+            ),
+        ));
     }
     for axis in header.matrix.keys() {
         if !axis.chars().all(|c| c.is_ascii_alphanumeric()) {
-            return Err(at_key(file, &text, "matrix", format!("'{axis}' is not an axis name: use letters and digits")));
+            return Err(at_key(
+                file,
+                &text,
+                "matrix",
+                format!("'{axis}' is not an axis name: use letters and digits"),
+            ));
         }
     }
     if let Some((axis, _)) = header.matrix.iter().find(|(_, values)| values.is_empty()) {
-        return Err(at_key(file, &text, "matrix", format!("axis '{axis}' has no value, so there would be no case")));
+        return Err(at_key(
+            file,
+            &text,
+            "matrix",
+            format!("axis '{axis}' has no value, so there would be no case"),
+        ));
     }
-    for excluded in header.exclude.iter().flat_map(|entry| entry.keys()) {
-        if !header.matrix.contains_key(excluded) {
-            return Err(at_key(file, &text, "exclude", format!("'{excluded}' is not an axis of the matrix")));
+    for (axis, values) in &header.matrix {
+        let mut seen = std::collections::BTreeSet::new();
+        for value in values.iter().map(ToString::to_string) {
+            // The value is part of the case id, which is a directory name and a word of filters.
+            if value.is_empty()
+                || !value
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+            {
+                return Err(at_key(
+                    file,
+                    &text,
+                    "matrix",
+                    format!(
+                        "'{value}' of axis '{axis}' cannot be part of a case id: use letters, digits, '-', '_' and '.'"
+                    ),
+                ));
+            }
+            if !seen.insert(value.clone()) {
+                return Err(at_key(
+                    file,
+                    &text,
+                    "matrix",
+                    format!("axis '{axis}' has the value '{value}' twice"),
+                ));
+            }
+        }
+    }
+    for (excluded, value) in header.exclude.iter().flatten() {
+        let Some(values) = header.matrix.get(excluded) else {
+            return Err(at_key(
+                file,
+                &text,
+                "exclude",
+                format!("'{excluded}' is not an axis of the matrix"),
+            ));
+        };
+        if !values
+            .iter()
+            .any(|have| have.to_string() == value.to_string())
+        {
+            return Err(at_key(
+                file,
+                &text,
+                "exclude",
+                format!("axis '{excluded}' has no value '{value}'"),
+            ));
         }
     }
     if header.requirement.is_empty() {
-        return Err(at_key(file, &text, "requirement", "names no requirement: a scenario proves at least one".into()));
+        return Err(at_key(
+            file,
+            &text,
+            "requirement",
+            "names no requirement: a scenario proves at least one".into(),
+        ));
     }
     let cases = expand(&header);
     if cases.is_empty() {
-        return Err(at_key(file, &text, "matrix", "no case is left: every combination is excluded".into()));
+        return Err(at_key(
+            file,
+            &text,
+            "matrix",
+            "no case is left: every combination is excluded".into(),
+        ));
     }
     Ok(Document {
         file: file.clone(),
@@ -178,7 +255,9 @@ fn is_kebab(id: &str) -> bool {
     !id.is_empty()
         && !id.starts_with('-')
         && !id.ends_with('-')
-        && id.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+        && id
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
 }
 
 fn expand(header: &Header) -> Vec<CaseKey> {
@@ -198,10 +277,11 @@ fn expand(header: &Header) -> Vec<CaseKey> {
     combinations
         .into_iter()
         .filter(|axes: &BTreeMap<String, String>| {
-            let excluded = header
-                .exclude
-                .iter()
-                .any(|entry| entry.iter().all(|(axis, value)| axes.get(axis) == Some(&value.to_string())));
+            let excluded = header.exclude.iter().any(|entry| {
+                entry
+                    .iter()
+                    .all(|(axis, value)| axes.get(axis) == Some(&value.to_string()))
+            });
             let wanted = header.case.as_ref().is_none_or(|only| only == axes);
             !excluded && wanted
         })
@@ -237,6 +317,7 @@ impl Document {
             text: document,
             scenario,
             plan,
+            objects_line: at_key(&self.file, &text, "objects", String::new()).line,
         })
     }
 
@@ -305,7 +386,9 @@ impl Topology {
                 })
                 .collect(),
             pods: self.pods.iter().map(super::doc::Pod::lab).collect(),
-            outside: Some(lab::OutsideSpec { mtu: self.outside.mtu }),
+            outside: Some(lab::OutsideSpec {
+                mtu: self.outside.mtu,
+            }),
             clients: self
                 .clients
                 .iter()
@@ -376,10 +459,17 @@ fn plan_variable(plan: &Plan, family: &str, name: &str) -> Option<String> {
             let addresses = plan.outside(node)?;
             Some(pick(family_of(part)?, addresses.ipv4, addresses.ipv6))
         }
-        [kind @ ("externalIP" | "loadBalancerIP" | "serviceIP"), rest @ ..] => {
+        [
+            kind @ ("externalIP" | "loadBalancerIP" | "serviceIP"),
+            rest @ ..,
+        ] => {
             let number: u16 = rest.first()?.parse().ok()?;
             let six = family_of(rest.get(1).copied().unwrap_or("ip"))?;
-            let family = if six { oracle::Family::Ipv6 } else { oracle::Family::Ipv4 };
+            let family = if six {
+                oracle::Family::Ipv6
+            } else {
+                oracle::Family::Ipv4
+            };
             let address = match *kind {
                 "externalIP" => super::addresses::external_ip(number, family),
                 "loadBalancerIP" => super::addresses::load_balancer_ip(number, family),
@@ -403,22 +493,100 @@ fn with_case(text: &str, key: &CaseKey) -> String {
 
 /// Reads one document; the error names its line.
 pub fn parse<T: for<'de> Deserialize<'de>>(file: &Arc<str>, text: &str) -> Result<T, Problem> {
-    serde_saphyr::from_str(text).map_err(|error| Problem {
-        file: file.clone(),
-        line: error.location().map_or(0, |location| location.line()),
-        message: error.render().trim_end().to_owned(),
+    serde_saphyr::from_str(text).map_err(|error| {
+        let mut options = serde_saphyr::RenderOptions::default();
+        options.source_name = Some(file);
+        Problem {
+            file: file.clone(),
+            line: error.location().map_or(0, |location| location.line()),
+            message: once(&error.render_with_options(options)),
+        }
     })
+}
+
+/// The rendered error says its place and its message twice: before the snippet and in it. Ours says the place first, so that
+/// one message and the snippet with a caret remain.
+fn once(rendered: &str) -> String {
+    let mut lines = rendered.trim_end().lines();
+    let first = lines.next().unwrap_or_default();
+    let message = first
+        .strip_prefix("error: line ")
+        .and_then(|rest| rest.split_once(": "))
+        .filter(|(place, _)| {
+            place
+                .chars()
+                .all(|c| c.is_ascii_digit() || c.is_ascii_lowercase() || c == ' ')
+        })
+        .map_or(first, |(_, message)| message);
+    let mut text = message.to_owned();
+    for line in lines {
+        let caret = line.split_once("| ").filter(|(margin, rest)| {
+            margin.trim().is_empty() && rest.trim_start().starts_with('^')
+        });
+        let line = match caret.and_then(|_| line.find('^')) {
+            Some(at) => {
+                let width = line[at..].chars().take_while(|c| *c == '^').count();
+                &line[..at + width]
+            }
+            None => line,
+        };
+        text.push('\n');
+        text.push_str(line);
+    }
+    text
 }
 
 /// A problem at the line of a top-level key.
 pub fn at_key(file: &Arc<str>, text: &str, key: &str, message: String) -> Problem {
     let line = text
         .lines()
-        .position(|line| line.strip_prefix(key).is_some_and(|rest| rest.starts_with(':')))
+        .position(|line| {
+            line.strip_prefix(key)
+                .is_some_and(|rest| rest.starts_with(':'))
+        })
         .map_or(0, |index| index as u64 + 1);
     Problem {
         file: file.clone(),
         line,
         message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "id: x\ntitle: X\nrequirement: [A-1]\n";
+
+    fn refused(rest: &str) -> Problem {
+        read_documents("f.yaml", &format!("{HEAD}{rest}")).expect_err(rest)
+    }
+
+    #[test]
+    fn case_ids_cannot_collide_or_leave_their_directory() {
+        for (matrix, part) in [
+            ("matrix: {a: [1, '1']}", "twice"),
+            ("matrix: {a: ['x,y'], b: [z]}", "case id"),
+            ("matrix: {a: [../../etc]}", "case id"),
+            ("matrix: {a: ['']}", "case id"),
+            ("matrix: {a: [x]}\nexclude: [{a: z}]", "no value 'z'"),
+        ] {
+            let problem = refused(matrix);
+            assert!(problem.message.contains(part), "{problem}");
+            assert!(problem.line > 0, "{problem}");
+        }
+    }
+
+    #[test]
+    fn messages_are_said_once() {
+        let problem = refused("level: hard\n");
+        let text = problem.to_string();
+        assert!(text.starts_with("f.yaml:4: "), "{text}");
+        assert!(
+            !text.contains("error:") && !text.contains("column"),
+            "{text}"
+        );
+        assert!(text.contains("f.yaml:4:8") && text.contains('^'), "{text}");
+        assert_eq!(text.matches("expected").count(), 1, "{text}");
     }
 }

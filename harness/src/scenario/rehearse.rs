@@ -13,11 +13,17 @@ use crate::run::cells::{self, Cell};
 
 /// Goes through a case without a world.
 pub fn rehearse(case: &Case) -> Result<(), Problem> {
-    let problem = |line: u64, message: String| Problem { file: case.file.clone(), line, message };
+    let problem = |line: u64, message: String| Problem {
+        file: case.file.clone(),
+        line,
+        message,
+    };
     let api = ApiServer::new(Config::default()).map_err(|error| problem(0, error.to_string()))?;
-    let mut stage =
-        Stage::new(api, case.plan.clone(), &case.scenario).map_err(|error| problem(0, error.to_string()))?;
-    stage.apply_all(&case.scenario.objects).map_err(|error| problem(0, format!("objects: {error}")))?;
+    let mut stage = Stage::new(api, case.plan.clone(), &case.scenario)
+        .map_err(|error| problem(0, error.to_string()))?;
+    stage
+        .apply_all(&case.scenario.objects)
+        .map_err(|error| problem(case.objects_line, format!("objects: {error}")))?;
     for step in &case.scenario.steps {
         if step.value.applies(&case.key) {
             rehearse_step(&mut stage, case, &step.value)
@@ -36,7 +42,11 @@ fn rehearse_step(stage: &mut Stage, case: &Case, step: &Step) -> Result<(), Stri
         stage.patch(patch).map_err(text)?;
     }
     if let Some(objects) = &step.delete {
-        objects.as_slice().iter().try_for_each(|object| stage.delete(object)).map_err(text)?;
+        objects
+            .as_slice()
+            .iter()
+            .try_for_each(|object| stage.delete(object))
+            .map_err(text)?;
     }
     if let Some(action) = &step.pod {
         for name in action.name.as_slice() {
@@ -59,12 +69,22 @@ fn rehearse_step(stage: &mut Stage, case: &Case, step: &Step) -> Result<(), Stri
     if let Some(flow) = &step.flow
         && let (Some(from), Some(to)) = (&flow.from, &flow.to)
     {
-        matrix(stage, case, &OneOrMany::One(from.clone()), &OneOrMany::One(to.clone()))?;
+        matrix(
+            stage,
+            case,
+            &OneOrMany::One(from.clone()),
+            &OneOrMany::One(to.clone()),
+        )?;
     }
     if let Some(http) = step.state.as_ref().and_then(|state| state.http.as_ref()) {
-        let service = stage.get("Service", &http.health_check_of).map_err(|error| error.to_string())?;
+        let service = stage
+            .get("Service", &http.health_check_of)
+            .map_err(|error| error.to_string())?;
         if service["spec"]["healthCheckNodePort"].as_u64().is_none() {
-            return Err(format!("Service {} has no healthCheckNodePort at this point", http.health_check_of));
+            return Err(format!(
+                "Service {} has no healthCheckNodePort at this point",
+                http.health_check_of
+            ));
         }
     }
     Ok(())

@@ -1,48 +1,99 @@
 //! Rules of scenario documents that their types cannot express.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{
-    doc::{FlowExpect, OneOrMany, Scenario, Step, Target},
+    doc::{
+        ApiFault, AxisValue, Fault, FlowExpect, FlowKind, NodeFault, OneOrMany, Probe, Scenario,
+        State, Step, Target,
+    },
     load::{CaseKey, Problem},
 };
 
 /// Checks a substituted document for one case.
 pub fn validate(file: &Arc<str>, scenario: &Scenario, key: &CaseKey) -> Result<(), Problem> {
-    let problem = |line: u64, message: String| Problem { file: file.clone(), line, message };
-    let pods: BTreeSet<&str> = scenario.topology.pods.iter().map(|pod| pod.name.as_str()).collect();
-    let nodes: BTreeSet<&str> = scenario.topology.nodes.iter().map(|node| node.name.as_str()).collect();
-    let clients: BTreeSet<&str> = scenario.topology.clients.iter().map(|client| client.name.as_str()).collect();
+    let problem = |line: u64, message: String| Problem {
+        file: file.clone(),
+        line,
+        message,
+    };
+    let pods: BTreeSet<&str> = scenario
+        .topology
+        .pods
+        .iter()
+        .map(|pod| pod.name.as_str())
+        .collect();
+    let nodes: BTreeSet<&str> = scenario
+        .topology
+        .nodes
+        .iter()
+        .map(|node| node.name.as_str())
+        .collect();
+    let clients: BTreeSet<&str> = scenario
+        .topology
+        .clients
+        .iter()
+        .map(|client| client.name.as_str())
+        .collect();
     let source = |name: &str| {
         pods.contains(name)
             || nodes.contains(name)
             || clients.contains(name)
             || matches!(name, "all" | "outside")
-            || name.strip_prefix("outside/").is_some_and(|node| nodes.contains(node))
+            || name
+                .strip_prefix("outside/")
+                .is_some_and(|node| nodes.contains(node))
     };
     if scenario.steps.is_empty() {
-        return Err(problem(0, format!("scenario '{}' has no steps", scenario.id)));
+        return Err(problem(
+            0,
+            format!("scenario '{}' has no steps", scenario.id),
+        ));
     }
     let mut flows: BTreeSet<&str> = BTreeSet::new();
     let mut saved: BTreeSet<&str> = BTreeSet::new();
+    let mut baselines: BTreeSet<&str> = BTreeSet::new();
+    let mut kinds: BTreeMap<&str, FlowKind> = BTreeMap::new();
+    let mut lasting: BTreeSet<String> = BTreeSet::new();
     for step in &scenario.steps {
         let line = step.referenced.line();
         let step = &step.value;
         let bad = |message: String| Err(problem(line, message));
         let verbs = verbs(step);
         if verbs.len() != 1 {
-            let found = if verbs.is_empty() { "none".to_owned() } else { verbs.join(" and ") };
+            let found = if verbs.is_empty() {
+                "none".to_owned()
+            } else {
+                verbs.join(" and ")
+            };
             return bad(format!("a step has exactly one verb, this one has {found}"));
         }
-        for axis in step.when.keys() {
-            if !key.axes.contains_key(axis) {
-                return bad(format!("'when' names '{axis}', which is not an axis of the matrix"));
+        for (axis, values) in &step.when {
+            let Some(known) = scenario.matrix.get(axis) else {
+                return bad(format!(
+                    "'when' names '{axis}', which is not an axis of the matrix"
+                ));
+            };
+            // A misspelt value would leave the step out of every case.
+            if let Some(value) = values
+                .as_slice()
+                .iter()
+                .find(|value| !known.iter().any(|known| same(known, value)))
+            {
+                return bad(format!(
+                    "'when' names '{value}', which is no value of axis '{axis}'"
+                ));
             }
         }
         let (from, to) = sources_and_targets(step);
         for name in from {
             if !source(name) {
-                return bad(format!("unknown source '{name}': a pod, node or client of the topology, outside, outside/NODE or all"));
+                return bad(format!(
+                    "unknown source '{name}': a pod, node or client of the topology, outside, outside/NODE or all"
+                ));
             }
         }
         for target in to {
@@ -51,15 +102,28 @@ pub fn validate(file: &Arc<str>, scenario: &Scenario, key: &CaseKey) -> Result<(
             }
         }
         if let Some(action) = &step.pod
-            && let Some(name) = action.name.as_slice().iter().find(|name| !pods.contains(name.as_str()))
+            && let Some(name) = action
+                .name
+                .as_slice()
+                .iter()
+                .find(|name| !pods.contains(name.as_str()))
         {
             return bad(format!("unknown pod '{name}'"));
         }
+        if !step.applies(key) {
+            // What a step of other cases starts or saves is not there in this one.
+            continue;
+        }
         if let Some(probe) = &step.probe {
+            if let Err(message) = check_probe(probe) {
+                return bad(message);
+            }
             if let Some(name) = &probe.same_as
                 && !saved.contains(name.as_str())
             {
-                return bad(format!("'sameAs: {name}' refers to no earlier probe with 'save: {name}'"));
+                return bad(format!(
+                    "'sameAs: {name}' refers to no earlier probe with 'save: {name}'"
+                ));
             }
             if let Some(name) = &probe.save {
                 saved.insert(name);
@@ -80,6 +144,7 @@ pub fn validate(file: &Arc<str>, scenario: &Scenario, key: &CaseKey) -> Result<(
                     return bad(format!("flow '{name}' needs kind, from and to"));
                 }
                 flows.insert(name);
+                kinds.extend(flow.kind.map(|kind| (name.as_str(), kind)));
             }
             if let Some(name) = flow.expect.as_ref().or(flow.stop.as_ref())
                 && !flows.contains(name.as_str())
@@ -93,33 +158,226 @@ pub fn validate(file: &Arc<str>, scenario: &Scenario, key: &CaseKey) -> Result<(
                 return bad("'stop' judges what was, so 'is: model' belongs to 'expect'".into());
             }
         }
+        if let Some(flow) = &step.flow
+            && let Some(name) = flow.expect.as_ref().or(flow.stop.as_ref())
+            && let (Some(is), Some(kind)) = (flow.is, kinds.get(name.as_str()))
+        {
+            let fits = match is {
+                FlowExpect::Model => true,
+                FlowExpect::Unbroken | FlowExpect::NoLoss => *kind != FlowKind::UdpOneWay,
+                FlowExpect::Closed => *kind == FlowKind::TcpStream,
+            };
+            if !fits {
+                return bad(format!(
+                    "flow '{name}' is {kind:?}, of which {is:?} cannot be known"
+                ));
+            }
+        }
+        if let Some(inject) = &step.inject
+            && let Some(pod) = inject
+                .from
+                .as_ref()
+                .filter(|pod| !pods.contains(pod.as_str()))
+        {
+            return bad(format!("unknown pod '{pod}'"));
+        }
+        if let Some(state) = &step.state {
+            if !asserts_state(state) && state.baseline.is_none() {
+                return bad(
+                    "the state step asks for nothing: running, noStaleUdp, http, baseline or like"
+                        .into(),
+                );
+            }
+            if let Some(name) = &state.like
+                && !baselines.contains(name.as_str())
+            {
+                return bad(format!(
+                    "'like: {name}' refers to no earlier state with 'baseline: {name}'"
+                ));
+            }
+            baselines.extend(state.baseline.as_deref());
+            if let Some(http) = state
+                .http
+                .as_ref()
+                .filter(|http| !nodes.contains(http.node.as_str()))
+            {
+                return bad(format!("unknown node '{}'", http.node));
+            }
+        }
         if let Some(fault) = &step.fault {
-            let given = [fault.proxy.is_some(), fault.node.is_some(), fault.api.is_some()];
+            if let Err(message) = check_fault(fault, &mut lasting) {
+                return bad(message);
+            }
+            let given = [
+                fault.proxy.is_some(),
+                fault.node.is_some(),
+                fault.api.is_some(),
+            ];
             if given.iter().filter(|given| **given).count() != 1 {
                 return bad("a fault has exactly one of proxy, node and api".into());
             }
             if let Some(on) = &fault.on
-                && let Some(node) = on.as_slice().iter().find(|node| !nodes.contains(node.as_str()))
+                && let Some(node) = on
+                    .as_slice()
+                    .iter()
+                    .find(|node| !nodes.contains(node.as_str()))
             {
                 return bad(format!("unknown node '{node}'"));
             }
         }
     }
-    let asserts = scenario.steps.iter().any(|step| {
-        let step = &step.value;
-        step.probe.is_some()
-            || step.converge.is_some()
-            || step.hold.is_some()
-            || step.state.is_some()
-            || step.flow.as_ref().is_some_and(|flow| flow.is.is_some())
-    });
+    if lasting.iter().any(|fault| fault == "LinkChurn") {
+        // Only its end tells whether it changed anything.
+        return Err(problem(
+            0,
+            format!(
+                "scenario '{}' starts a linkChurn that it does not end",
+                scenario.id
+            ),
+        ));
+    }
+    let asserts = scenario
+        .steps
+        .iter()
+        .map(|step| &step.value)
+        .filter(|step| step.applies(key))
+        .any(|step| {
+            step.probe.is_some()
+                || step.converge.is_some()
+                || step.hold.is_some()
+                || step.state.as_ref().is_some_and(asserts_state)
+                || step.flow.as_ref().is_some_and(|flow| flow.is.is_some())
+        });
     if !asserts {
-        return Err(problem(0, format!("scenario '{}' asserts nothing: it has no probe, converge, hold, state or judged flow", scenario.id)));
+        return Err(problem(
+            0,
+            format!(
+                "case '{}' asserts nothing: it has no probe, converge, hold, state or judged flow",
+                key.id
+            ),
+        ));
     }
     Ok(())
 }
 
-fn check_target(target: &Target, pods: &BTreeSet<&str>, nodes: &BTreeSet<&str>) -> Result<(), String> {
+fn same(one: &AxisValue, other: &AxisValue) -> bool {
+    one.to_string() == other.to_string()
+}
+
+/// Whether the step can fail; a baseline only remembers.
+fn asserts_state(state: &State) -> bool {
+    state.running || state.no_stale_udp || state.http.is_some() || state.like.is_some()
+}
+
+/// The largest payload of a UDP datagram over IPv4.
+const LARGEST: u32 = 65_507;
+
+fn check_probe(probe: &Probe) -> Result<(), String> {
+    if probe.count == 0 || probe.back_to_back == 0 {
+        return Err(
+            "'count' and 'backToBack' are at least 1: without a packet nothing is seen".into(),
+        );
+    }
+    match probe
+        .lengths
+        .iter()
+        .find(|range| range.0 > range.1 || range.1 > LARGEST)
+    {
+        Some(range) => Err(format!(
+            "[{}, {}] is no range of lengths between 0 and {LARGEST}",
+            range.0, range.1
+        )),
+        None => Ok(()),
+    }
+}
+
+/// A fault is what it says: every parameter belongs to it, and what ends has begun.
+fn check_fault(fault: &Fault, lasting: &mut BTreeSet<String>) -> Result<(), String> {
+    let (name, lasts) = match (fault.proxy, fault.node, fault.api) {
+        (None, Some(node), None) => (
+            format!("{node:?}"),
+            matches!(
+                node,
+                NodeFault::ForeignTable | NodeFault::LinkChurn | NodeFault::Address
+            ),
+        ),
+        (None, None, Some(api)) => (
+            format!("{api:?}"),
+            matches!(
+                api,
+                ApiFault::Outage
+                    | ApiFault::HalfOpen
+                    | ApiFault::Errors
+                    | ApiFault::Delay
+                    | ApiFault::DuplicateEvents
+            ),
+        ),
+        (Some(proxy), None, None) => (format!("{proxy:?}"), false),
+        // The caller says what is wrong.
+        _ => return Ok(()),
+    };
+    if fault.api.is_some() && fault.on.is_some() {
+        return Err("a fault of the API concerns all nodes: leave out 'on'".into());
+    }
+    for (parameter, given, fits) in [
+        (
+            "delay",
+            fault.delay.is_some(),
+            fault.api == Some(ApiFault::Delay),
+        ),
+        (
+            "times",
+            fault.times.is_some(),
+            fault.api == Some(ApiFault::NoopUpdates),
+        ),
+        (
+            "kind",
+            fault.kind.is_some(),
+            fault.api == Some(ApiFault::NoopUpdates),
+        ),
+        (
+            "links",
+            fault.links.is_some(),
+            fault.node == Some(NodeFault::LinkChurn),
+        ),
+        (
+            "address",
+            fault.address.is_some(),
+            fault.node == Some(NodeFault::Address),
+        ),
+    ] {
+        if given && !fits {
+            return Err(format!("'{parameter}' is no parameter of this fault"));
+        }
+    }
+    if fault.node == Some(NodeFault::Address) && fault.address.is_none() {
+        return Err("the fault 'address' needs 'address', such as 192.0.2.1/32".into());
+    }
+    if [fault.times, fault.links].contains(&Some(0))
+        || fault.delay.is_some_and(|delay| delay.0.is_zero())
+    {
+        return Err("the fault would do nothing: give a number above 0".into());
+    }
+    if !fault.end {
+        if lasts {
+            lasting.insert(name);
+        }
+        return Ok(());
+    }
+    if !lasts {
+        return Err("this fault is over at once: 'end' has no meaning".into());
+    }
+    if !lasting.remove(&name) {
+        return Err("'end' of a fault that was not started before".into());
+    }
+    Ok(())
+}
+
+fn check_target(
+    target: &Target,
+    pods: &BTreeSet<&str>,
+    nodes: &BTreeSet<&str>,
+) -> Result<(), String> {
     if let Some(node) = &target.node
         && !nodes.contains(node.as_str())
     {
@@ -140,7 +398,10 @@ fn check_target(target: &Target, pods: &BTreeSet<&str>, nodes: &BTreeSet<&str>) 
         return Err("a destination is either an address or a pod".into());
     }
     if literal && (target.service.is_some() || target.frontend.is_some() || target.node.is_some()) {
-        return Err("an address or pod is a destination by itself: leave out service, frontend and node".into());
+        return Err(
+            "an address or pod is a destination by itself: leave out service, frontend and node"
+                .into(),
+        );
     }
     if literal && !matches!(target.port, Some(super::doc::PortRef::Number(_))) {
         return Err("an address or pod needs a port number".into());
@@ -176,9 +437,12 @@ impl Step {
     /// Whether the step belongs to the case.
     pub fn applies(&self, key: &CaseKey) -> bool {
         self.when.iter().all(|(axis, values)| {
-            key.axes
-                .get(axis)
-                .is_some_and(|have| values.as_slice().iter().any(|value| value.to_string() == *have))
+            key.axes.get(axis).is_some_and(|have| {
+                values
+                    .as_slice()
+                    .iter()
+                    .any(|value| value.to_string() == *have)
+            })
         })
     }
 }

@@ -2,7 +2,7 @@
 
 mod change;
 mod converge;
-mod fault;
+pub(super) mod fault;
 pub(super) mod flow;
 mod hold;
 mod inject;

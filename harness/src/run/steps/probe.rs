@@ -30,7 +30,11 @@ impl Attempt<'_> {
             count: step.count,
             payload: step.payload,
             reply: step.reply,
-            lengths: step.lengths.iter().flat_map(|range| range.0..=range.1).collect(),
+            lengths: step
+                .lengths
+                .iter()
+                .flat_map(|range| range.0..=range.1)
+                .collect(),
             source_port: step.source_port,
             back_to_back: step.back_to_back,
             patience_ms: timeout.unwrap_or(PATIENCE_MS),
@@ -40,25 +44,37 @@ impl Attempt<'_> {
         let seen = self.round(&cells, &shape).await?;
         self.count_checks(&cells);
         self.controls_must_work(&seen)?;
-        let proportions =
-            if step.count >= ABOUT_SHARES { Proportions::EqualShares } else { Proportions::PerFrontend };
+        let proportions = if step.count >= ABOUT_SHARES {
+            Proportions::EqualShares
+        } else {
+            Proportions::PerFrontend
+        };
         let wrong = round::wrong(&cells, &seen, proportions);
         self.record(wrong);
         self.record_characteristics(&cells, &seen);
         if let Some(want) = step.client_address {
             self.client_address(&cells, &seen, want);
         }
-        self.remember(step, &cells, &seen);
+        self.remember(step, &cells, &seen)?;
         self.latency(step, &seen);
         Ok(())
     }
 
     /// The matrix of a step; empty is an error, since it would assert nothing.
-    pub(in crate::run) fn cells(&mut self, from: &OneOrMany<String>, to: &OneOrMany<Target>) -> Result<Vec<Cell>, Stop> {
+    pub(in crate::run) fn cells(
+        &mut self,
+        from: &OneOrMany<String>,
+        to: &OneOrMany<Target>,
+    ) -> Result<Vec<Cell>, Stop> {
         let model = self.model()?;
         let stage = self.cluster.stage();
         let from = cells::sources(stage, from);
-        let to = cells::targets(stage, &model, &cells::families(&self.case.key.axes), to.as_slice());
+        let to = cells::targets(
+            stage,
+            &model,
+            &cells::families(&self.case.key.axes),
+            to.as_slice(),
+        );
         let cells = cells::product(&model, &from, &to);
         if cells.is_empty() {
             return Err(Stop::infra(
@@ -87,7 +103,12 @@ impl Attempt<'_> {
         if seen.broken_controls.is_empty() {
             return Ok(());
         }
-        let some: Vec<&str> = seen.broken_controls.iter().take(3).map(String::as_str).collect();
+        let some: Vec<&str> = seen
+            .broken_controls
+            .iter()
+            .take(3)
+            .map(String::as_str)
+            .collect();
         Err(Stop::infra(format!(
             "{} of {} direct paths (no Service involved) do not work, so this is the kernel or the topology: {}",
             seen.broken_controls.len(),
@@ -97,7 +118,12 @@ impl Attempt<'_> {
     }
 
     pub(in crate::run) fn record(&mut self, wrong: Vec<Wrong>) {
-        for Wrong { cell, expectation, mismatch } in wrong {
+        for Wrong {
+            cell,
+            expectation,
+            mismatch,
+        } in wrong
+        {
             let mut requirements = self.case.scenario.requirement.clone();
             requirements.extend(expectation.requirements.iter().cloned());
             requirements.sort();
@@ -118,8 +144,13 @@ impl Attempt<'_> {
     fn record_characteristics(&mut self, cells: &[Cell], seen: &Seen) {
         let mut shown: BTreeMap<(String, String), String> = BTreeMap::new();
         for (cell, tries) in cells.iter().zip(&seen.tries) {
-            let Some(characteristic) = &cell.expectation.characteristic else { continue };
-            let observations: Vec<_> = tries.iter().map(|one| round::observation(cell, one)).collect();
+            let Some(characteristic) = &cell.expectation.characteristic else {
+                continue;
+            };
+            let observations: Vec<_> = tries
+                .iter()
+                .map(|one| round::observation(cell, one))
+                .collect();
             if let Some(index) = oracle::matched_outcome(&cell.expectation, &observations) {
                 let value = match &cell.expectation.outcomes[index] {
                     Want::Endpoints { .. } => "answered",
@@ -128,7 +159,10 @@ impl Attempt<'_> {
                     Want::NotService => "plain routing",
                     Want::NoAnswer => "no answer",
                 };
-                shown.insert((characteristic.id.clone(), value.into()), characteristic.text.clone());
+                shown.insert(
+                    (characteristic.id.clone(), value.into()),
+                    characteristic.text.clone(),
+                );
             }
         }
         for ((id, value), text) in shown {
@@ -139,7 +173,9 @@ impl Attempt<'_> {
     fn client_address(&mut self, cells: &[Cell], seen: &Seen, want: ClientAddress) {
         for (cell, tries) in cells.iter().zip(&seen.tries) {
             for one in tries {
-                let Outcome::Answered { identity, peer, .. } = &one.outcome else { continue };
+                let Outcome::Answered { identity, peer, .. } = &one.outcome else {
+                    continue;
+                };
                 let own = cell.expectation.client_ips.contains(&peer.ip());
                 let right = match want {
                     ClientAddress::Preserved => own,
@@ -148,8 +184,12 @@ impl Attempt<'_> {
                 self.findings.checked(true);
                 if !right {
                     let expected = match want {
-                        ClientAddress::Preserved => format!("one of {:?}", cell.expectation.client_ips),
-                        ClientAddress::Masqueraded => format!("another address than {:?}", cell.expectation.client_ips),
+                        ClientAddress::Preserved => {
+                            format!("one of {:?}", cell.expectation.client_ips)
+                        }
+                        ClientAddress::Masqueraded => {
+                            format!("another address than {:?}", cell.expectation.client_ips)
+                        }
                     };
                     self.findings.fail(Failure {
                         requirements: self.case.scenario.requirement.clone(),
@@ -159,7 +199,11 @@ impl Attempt<'_> {
                         cell: Some(cell.label()),
                         expected: format!("{identity} sees {expected} as the client"),
                         actual: format!("it sees {}", peer.ip()),
-                        message: format!("{}: {identity} sees the client as {}, expected {expected}", cell.label(), peer.ip()),
+                        message: format!(
+                            "{}: {identity} sees the client as {}, expected {expected}",
+                            cell.label(),
+                            peer.ip()
+                        ),
                     });
                     break;
                 }
@@ -168,17 +212,27 @@ impl Attempt<'_> {
     }
 
     /// `save` and `sameAs`: which endpoint each source stuck to.
-    fn remember(&mut self, step: &Probe, cells: &[Cell], seen: &Seen) {
+    fn remember(&mut self, step: &Probe, cells: &[Cell], seen: &Seen) -> Result<(), Stop> {
         let mut stuck: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (cell, tries) in cells.iter().zip(&seen.tries) {
-            let who = tries.iter().filter_map(|one| one.outcome.identity().map(str::to_owned));
-            stuck.entry(cell.from.label.clone()).or_default().extend(who);
+            let who = tries
+                .iter()
+                .filter_map(|one| one.outcome.identity().map(str::to_owned));
+            stuck
+                .entry(cell.from.label.clone())
+                .or_default()
+                .extend(who);
         }
-        if let Some(earlier) = step.same_as.as_ref().and_then(|name| self.saved.get(name)).cloned() {
+        if let Some(name) = &step.same_as {
+            let earlier = self.saved.get(name).cloned().unwrap_or_default();
             for (source, now) in &stuck {
-                let Some(before) = earlier.get(source) else { continue };
+                let Some(before) = earlier.get(source) else {
+                    return Err(Stop::infra(format!(
+                        "'sameAs: {name}' asserts nothing about {source}: no one endpoint answered it in that probe"
+                    )));
+                };
                 self.findings.checked(true);
-                if now.iter().any(|who| who != before) {
+                if now.is_empty() || now.iter().any(|who| who != before) {
                     self.findings.fail(Failure {
                         requirements: self.case.scenario.requirement.clone(),
                         step: None,
@@ -187,7 +241,9 @@ impl Attempt<'_> {
                         cell: Some(source.clone()),
                         expected: format!("{before}, as before"),
                         actual: format!("{now:?}"),
-                        message: format!("{source} was answered by {now:?}, expected {before} as before"),
+                        message: format!(
+                            "{source} was answered by {now:?}, expected {before} as before"
+                        ),
                     });
                 }
             }
@@ -195,10 +251,13 @@ impl Attempt<'_> {
         if let Some(name) = &step.save {
             let one_each = stuck
                 .into_iter()
-                .filter_map(|(source, who)| (who.len() == 1).then(|| (source, who.into_iter().next().unwrap_or_default())))
+                .filter_map(|(source, who)| {
+                    (who.len() == 1).then(|| (source, who.into_iter().next().unwrap_or_default()))
+                })
                 .collect();
             self.saved.insert(name.clone(), one_each);
         }
+        Ok(())
     }
 
     fn latency(&mut self, step: &Probe, seen: &Seen) {
@@ -210,13 +269,29 @@ impl Attempt<'_> {
             .map(|one| one.latency_us)
             .collect();
         latencies.sort_unstable();
-        let (Some(&median), Some(&max)) = (latencies.get(latencies.len() / 2), latencies.last()) else { return };
-        self.findings.measure("connect latency p50", "us", median as f64);
-        self.findings.measure("connect latency max", "us", max as f64);
+        let (Some(&median), Some(&max)) = (latencies.get(latencies.len() / 2), latencies.last())
+        else {
+            if let Some(ceiling) = step.latency {
+                self.findings.fail_with(
+                    "slow",
+                    format!("a median latency below {ceiling}"),
+                    "no answer at all",
+                );
+            }
+            return;
+        };
+        self.findings
+            .measure("connect latency p50", "us", median as f64);
+        self.findings
+            .measure("connect latency max", "us", max as f64);
         if let Some(ceiling) = step.latency {
             self.findings.checked(true);
             if u128::from(median) > ceiling.0.as_micros() {
-                self.findings.fail_with("slow", format!("a median latency below {ceiling}"), format!("{median} us"));
+                self.findings.fail_with(
+                    "slow",
+                    format!("a median latency below {ceiling}"),
+                    format!("{median} us"),
+                );
             }
         }
     }
@@ -237,7 +312,10 @@ pub(crate) fn disagreement(cell: &Cell, expect: &Expect) -> Option<String> {
         Expect::Endpoints(names) => match outcomes {
             [Want::Endpoints { shares, .. }] => {
                 let want: BTreeSet<&str> = names.iter().map(String::as_str).collect();
-                let have: BTreeSet<&str> = shares.iter().filter_map(|share| share.pod.as_deref()).collect();
+                let have: BTreeSet<&str> = shares
+                    .iter()
+                    .filter_map(|share| share.pod.as_deref())
+                    .collect();
                 want == have
             }
             _ => false,
