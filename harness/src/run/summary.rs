@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::scenario::doc::{Expect, OneOrMany, Step, Target};
+use crate::scenario::doc::{Expect, FrontendKind, OneOrMany, Step, Target};
 
 /// The summary of a step.
 pub fn of(step: &Step) -> String {
@@ -139,6 +139,14 @@ fn object(object: &Value) -> String {
     )
 }
 
+/// As documents spell it.
+fn spelled(kind: FrontendKind) -> String {
+    serde_json::to_value(kind)
+        .ok()
+        .and_then(|value| value.as_str().map(str::to_owned))
+        .unwrap_or_default()
+}
+
 fn targets(targets: &OneOrMany<Target>) -> String {
     list(targets.as_slice().iter().map(target))
 }
@@ -151,7 +159,7 @@ fn target(target: &Target) -> String {
     parts.extend(target.address.clone());
     parts.extend(target.service.clone());
     if let Some(kinds) = &target.frontend {
-        parts.push(format!("{:?}", kinds.as_slice()).replace(['[', ']'], ""));
+        parts.push(list(kinds.as_slice().iter().map(|kind| spelled(*kind))));
     }
     if let Some(port) = &target.port {
         parts.push(match port {
