@@ -363,7 +363,7 @@ impl<'a> Question<'a> {
                     continue;
                 }
                 Served::Headless => ("FLT-1", "is headless"),
-                Served::HeadlessLabel => ("FLT-3", "has the label service.kubernetes.io/headless"),
+                Served::HeadlessLabel => ("FLT-7", "has the label service.kubernetes.io/headless"),
                 Served::OtherProxy => ("FLT-2", "belongs to a proxy of another name"),
                 Served::ExternalName => ("FLT-4", "is of type ExternalName"),
             };
@@ -372,7 +372,23 @@ impl<'a> Question<'a> {
             }
             let text = format!("Service {} {reason}", service.display_name());
             let mut answer = Answer::one(Outcome::NotService, id, text);
-            if id == "FLT-1" {
+            // What the API leaves open about Services that look headless.
+            let open = match id {
+                "FLT-1" => Some((
+                    "FLT-6",
+                    "external frontends of headless Services are open",
+                    "headless-external-frontend",
+                    "no specification says whether externalIPs and NodePorts of a headless Service are served.",
+                )),
+                "FLT-7" => Some((
+                    "FLT-7",
+                    "the label is defined for slices, its meaning on a Service is open",
+                    "headless-label-on-service",
+                    "the label is documented for EndpointSlices; some proxies leave a Service alone that carries it itself.",
+                )),
+                _ => None,
+            };
+            if let Some((rule, because, characteristic, explanation)) = open {
                 for port in service
                     .ports()
                     .iter()
@@ -383,9 +399,9 @@ impl<'a> Question<'a> {
                     };
                     answer.or(
                         self.at_frontend(&Match { service, port, kind })
-                            .before(vec![("FLT-6", "external frontends of headless Services are open".into())]),
-                        "headless-external-frontend",
-                        "no specification says whether externalIPs and NodePorts of a headless Service are served.",
+                            .before(vec![(rule, because.into())]),
+                        characteristic,
+                        explanation,
                     );
                 }
             }
@@ -821,8 +837,12 @@ impl<'a> Question<'a> {
             );
             reasons.push(("AFF-1", text));
         }
-        if shares.iter().any(|share| share.hairpin) {
+        if let Some((_, endpoint)) = shares.iter().zip(set).find(|(share, _)| share.hairpin) {
             reasons.push(("SRC-3", "the client is one of its own endpoints".into()));
+            if endpoint.nodes.is_empty() {
+                // Proxies that masquerade hairpin flows only for endpoints of their own node cannot know this one.
+                reasons.push(("SRC-6", "the endpoint does not say that it is on this node".into()));
+            }
         }
         if client == ClientAddress::Preserved && shares.iter().any(|share| !share.hairpin) {
             let id = if self.source.in_cluster() {

@@ -72,7 +72,7 @@ pub(crate) enum Served {
     Yes,
     /// `clusterIP: None`.
     Headless,
-    /// The label `service.kubernetes.io/headless`.
+    /// The label `service.kubernetes.io/headless` on a Service that is not headless.
     HeadlessLabel,
     /// The label `service.kubernetes.io/service-proxy-name` names another proxy, or none where ours has a name.
     OtherProxy,
@@ -86,10 +86,10 @@ pub(crate) fn served(cluster: &Cluster, service: &Service) -> Served {
         != cluster.service_proxy_name.as_deref()
     {
         Served::OtherProxy
-    } else if service.label("service.kubernetes.io/headless").is_some() {
-        Served::HeadlessLabel
     } else if service.is_headless() {
         Served::Headless
+    } else if service.label("service.kubernetes.io/headless").is_some() {
+        Served::HeadlessLabel
     } else {
         Served::Yes
     }

@@ -298,6 +298,7 @@ fn hairpin() {
     assert_eq!(short(&expectation), "a1*!");
     assert!(expectation.requirements.contains(&"SRC-3".into()));
     assert!(!expectation.requirements.contains(&"SRC-1".into()));
+    assert!(!expectation.requirements.contains(&"SRC-6".into()));
     for to in [
         tcp(N1, 30080),
         tcp(N2, 30080),
@@ -306,6 +307,16 @@ fn hairpin() {
     ] {
         assert_eq!(ask(&cluster, &pod("a1"), to), "a1*");
     }
+    // Without a nodeName it is one too; that some proxies cannot tell is a rule of its own.
+    let mut nameless = ep("a1", "ready");
+    nameless.as_object_mut().unwrap().remove("nodeName");
+    let cluster = support::cluster(&[
+        service("ClusterIP", json!({})),
+        slice("s", vec![nameless]),
+    ]);
+    let expectation = expect(&cluster, &pod("a1"), &tcp(CLUSTER_IP, 80));
+    assert_eq!(short(&expectation), "a1*!");
+    assert!(expectation.requirements.contains(&"SRC-6".into()));
 }
 
 #[test]
@@ -790,10 +801,6 @@ fn services_that_are_not_this_proxys() {
             "FLT-2",
         ),
         (
-            json!({"metadata": {"labels": {"service.kubernetes.io/headless": ""}}}),
-            "FLT-3",
-        ),
-        (
             json!({"spec": {"type": "ExternalName", "externalName": "example.test"}}),
             "FLT-4",
         ),
@@ -825,6 +832,23 @@ fn services_that_are_not_this_proxys() {
                 outside("n1"),
                 tcp(EXTERNAL_IP, 80),
                 "plain / a1,b1 [headless-external-frontend]",
+            ),
+        ],
+    );
+    // The label is defined for slices. On a Service, some proxies obey it and others do not.
+    let labelled = json!({"metadata": {"labels": {"service.kubernetes.io/headless": ""}}});
+    table(
+        &[service("NodePort", labelled), ready()],
+        &[
+            (
+                pod("a2"),
+                tcp(CLUSTER_IP, 80),
+                "plain / a1,b1! [headless-label-on-service]",
+            ),
+            (
+                outside("n1"),
+                tcp(N1, 30080),
+                "plain / a1,b1 [headless-label-on-service]",
             ),
         ],
     );
