@@ -67,7 +67,7 @@ impl Progress {
         };
         progress.line(&format!(
             "certify {} with {} cases x {} (profile {}, provider {}, {} at a time, seed {})",
-            run.candidate.name,
+            clean(&run.candidate.name),
             run.cases.len(),
             run.options.runs,
             run.options.profile,
@@ -91,7 +91,7 @@ impl Progress {
                 if let Some(skip) = &finished.skip {
                     *self
                         .skips
-                        .entry(format!("{}: {}", skip.kind, skip.reason))
+                        .entry(format!("{}: {}", skip.kind, clean(&skip.reason)))
                         .or_default() += 1;
                 }
                 self.line(&self.status(finished));
@@ -154,7 +154,7 @@ impl Progress {
             line.push_str(&format!("  converged in {convergence:.1} ms"));
         }
         if let Some(skip) = &finished.skip {
-            line.push_str(&format!("  {}: {}", skip.kind, skip.reason));
+            line.push_str(&format!("  {}: {}", skip.kind, clean(&skip.reason)));
         }
         if let Some(infra) = &finished.infra {
             line.push_str(&format!("\n      {}", clean(infra)));
@@ -217,16 +217,38 @@ fn conclusion(conclusion: reports::model::Conclusion) -> &'static str {
     }
 }
 
-/// Text of a candidate must not steer the terminal.
+/// The reports hold all of a message; the terminal needs its beginning.
+const SHOWN: usize = 2_000;
+
+/// Text of a candidate must not steer the terminal, nor fill it.
 fn clean(text: &str) -> String {
-    text.chars()
-        .map(|c| {
-            if c.is_control() && c != '\n' {
+    let end = text.floor_char_boundary(SHOWN);
+    let more = if end < text.len() { " ..." } else { "" };
+    let plain: String = text[..end]
+        .chars()
+        .map(|c| match c {
+            '\n' => c,
+            // Marks that turn the direction of text make it read as something else.
+            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
                 '\u{fffd}'
-            } else {
-                c
             }
+            c if c.is_control() => '\u{fffd}',
+            c => c,
         })
-        .collect::<String>()
-        .replace('\n', "\n        ")
+        .collect();
+    plain.replace('\n', "\n        ") + more
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_cannot_steer_the_terminal() {
+        assert_eq!(
+            clean("a\x1b[2Jb\r\u{202e}c\nd"),
+            "a\u{fffd}[2Jb\u{fffd}\u{fffd}c\n        d"
+        );
+        assert!(clean(&"\u{e9}".repeat(SHOWN)).len() <= SHOWN + 4);
+    }
 }

@@ -55,7 +55,10 @@ impl Log {
     }
 
     fn push_bytes(&self, label: &str, line: &[u8]) {
-        self.push(&format!("{label} {}\n", String::from_utf8_lossy(line).trim_end()));
+        self.push(&format!(
+            "{label} {}\n",
+            String::from_utf8_lossy(line).trim_end()
+        ));
     }
 
     /// Appends one line.
@@ -68,7 +71,9 @@ impl Log {
         kept.tail_bytes += line.len();
         kept.tail.push_back(line.to_owned());
         while kept.tail_bytes > TAIL {
-            let Some(first) = kept.tail.pop_front() else { break };
+            let Some(first) = kept.tail.pop_front() else {
+                break;
+            };
             kept.tail_bytes -= first.len();
             kept.dropped_lines += 1;
         }
@@ -94,7 +99,11 @@ impl Log {
             .take(count)
             .map(|line| {
                 let end = line.floor_char_boundary(QUOTED);
-                if end < line.len() { format!("{}...", &line[..end]) } else { line.to_owned() }
+                if end < line.len() {
+                    format!("{}...", &line[..end])
+                } else {
+                    line.to_owned()
+                }
             })
             .collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")

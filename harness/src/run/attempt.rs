@@ -13,7 +13,7 @@ use super::{findings::Findings, steps::flow::RunningFlow, steps::state::Baseline
 use crate::{
     candidate::Candidate,
     cluster::{ClusterError, NetnsCluster, Settings},
-    scenario::{Case, Span, doc::Step},
+    scenario::{Case, Span, Version, doc::Step},
 };
 
 /// How long to wait for something that nobody does.
@@ -38,7 +38,7 @@ pub struct Attempt<'a> {
     pub(super) baselines: BTreeMap<String, Baseline>,
     /// Faults of the API that the candidate has yet to run into.
     pub(super) armed: Vec<super::steps::fault::Armed>,
-    model: Option<((u64, Vec<bool>), Arc<oracle::Cluster>)>,
+    model: Option<(Version, Arc<oracle::Cluster>)>,
 }
 
 /// Why the rest of an attempt makes no sense.
@@ -140,7 +140,7 @@ impl<'a> Attempt<'a> {
             let verb = step.verb();
             self.findings.enter(index as u32, verb);
             let started = Instant::now();
-            let result = self.step(step).await;
+            let result = self.step(step).await.and_then(|()| self.note_allowed());
             let ok = result.is_ok() && !self.findings.is_over();
             if let Err(stop) = result {
                 self.stopped(stop);

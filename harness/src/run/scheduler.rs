@@ -22,6 +22,8 @@ use crate::{candidate::Candidate, cluster::Settings, scenario::Case};
 
 /// No attempt may take longer: the longest scenarios wait for timeouts of a few seconds, and a hung world must not hang the run.
 const LONGEST: Duration = Duration::from_secs(300);
+/// World, evidence and shutdown come on top; only a hang of ours takes longer, and it costs the evidence.
+const HUNG: Duration = Duration::from_secs(480);
 
 /// One attempt that is to be made.
 #[derive(Clone)]
@@ -119,7 +121,7 @@ async fn one(
         Some(sink),
     ));
     let abort = task.abort_handle();
-    let mut result = match tokio::time::timeout(LONGEST, task).await {
+    let mut result = match tokio::time::timeout(HUNG, task).await {
         Ok(Ok(result)) => result,
         Ok(Err(panic)) => AttemptFinished {
             verdict: Verdict::Infra,
@@ -130,7 +132,7 @@ async fn one(
             abort.abort();
             AttemptFinished {
                 verdict: Verdict::Infra,
-                infra: Some(format!("the attempt did not end within {LONGEST:?}")),
+                infra: Some(format!("the attempt did not end within {HUNG:?}")),
                 ..finished(&job.id, job.attempt)
             }
         }
@@ -181,15 +183,31 @@ pub async fn run_once(
         Ok((mut attempt, stop)) => {
             match stop {
                 Some(stop) => attempt.stopped(stop),
-                None => attempt.run().await,
+                None => {
+                    if tokio::time::timeout(LONGEST, attempt.run()).await.is_err() {
+                        attempt.stopped(Stop::infra(format!(
+                            "the steps did not end within {LONGEST:?}"
+                        )));
+                    }
+                }
             }
             if let (true, Some(out)) = (attempt.findings.is_over(), &out) {
                 let directory = evidence::directory(&case.key.id, attempt_number);
                 match attempt.write_evidence(&out.join(&directory)).await {
                     Ok(()) => result.evidence = Some(directory.display().to_string()),
-                    Err(error) => attempt
-                        .findings
-                        .note(format!("the evidence could not be written: {error}")),
+                    Err(error) => {
+                        let case = &case.key.id;
+                        tracing::error!(
+                            case,
+                            attempt_number,
+                            "the evidence could not be written: {error}"
+                        );
+                        // What there was room for is better than nothing.
+                        result.evidence = out
+                            .join(&directory)
+                            .exists()
+                            .then(|| directory.display().to_string());
+                    }
                 }
             }
             let Attempt {

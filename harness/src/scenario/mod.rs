@@ -14,4 +14,4 @@ pub use doc::{Family, Feature, FrontendKind, Level, Scenario};
 pub use duration::Span;
 pub use load::{Case, CaseKey, Document, Problem, read_documents, read_file};
 pub use rehearse::rehearse;
-pub use stage::{Stage, StageError};
+pub use stage::{Stage, StageError, Version};

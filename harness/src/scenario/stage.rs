@@ -22,6 +22,9 @@ pub struct Stage {
     nodeport_addresses: Vec<String>,
 }
 
+/// The API's resourceVersion, and which pods listen.
+pub type Version = (u64, Vec<bool>);
+
 /// A pod of the scenario.
 #[derive(Clone, Debug)]
 pub struct PodState {
@@ -303,7 +306,7 @@ impl Stage {
     }
 
     /// Changes whenever what the oracle knows may have changed.
-    pub fn version(&self) -> (u64, Vec<bool>) {
+    pub fn version(&self) -> Version {
         (
             self.api.resource_version(),
             self.pods.values().map(|pod| pod.listening).collect(),

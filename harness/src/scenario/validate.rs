@@ -448,7 +448,7 @@ impl Step {
 }
 
 fn sources_and_targets(step: &Step) -> (Vec<&String>, Vec<&Target>) {
-    fn list<'a, T>(values: Option<&'a OneOrMany<T>>) -> Vec<&'a T> {
+    fn list<T>(values: Option<&OneOrMany<T>>) -> Vec<&T> {
         values.map_or(Vec::new(), |values| values.as_slice().iter().collect())
     }
     let (from, to) = if let Some(probe) = &step.probe {

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use probe::{
     client::Agent,
-    proto::{FlowKind, FlowReport, FlowSpec, Outcome, Received, SourcePort, now},
+    proto::{FlowKind, FlowReport, FlowSample, FlowSpec, Outcome, Received, SourcePort, now},
 };
 use tokio::time::sleep;
 
@@ -24,6 +24,8 @@ pub struct RunningFlow {
     kind: FlowKind,
     interval: Duration,
     started: u64,
+    /// Whoever was allowed to answer at some time since the start.
+    ever_allowed: Allowed,
 }
 
 /// A sample without an answer after this long is lost. Covers a retransmitted SYN (1 s) and a busy machine.
@@ -91,6 +93,7 @@ impl Attempt<'_> {
         self.findings
             .note(format!("flow {name}: {kind:?} {}", cell.label()));
         let wait = step.established.unwrap_or(cell.wants_answer());
+        let ever_allowed = allowed(&cell.expectation);
         self.flows.insert(
             name.into(),
             RunningFlow {
@@ -99,10 +102,25 @@ impl Attempt<'_> {
                 kind,
                 interval,
                 started: now(),
+                ever_allowed,
             },
         );
         if wait {
             self.flow_follows_model(name, DEADLINE).await?;
+        }
+        Ok(())
+    }
+
+    /// After every step: who else may answer the running flows from now on.
+    pub(in crate::run) fn note_allowed(&mut self) -> Result<(), Stop> {
+        if self.flows.is_empty() {
+            return Ok(());
+        }
+        let model = self.model()?;
+        for flow in self.flows.values_mut() {
+            let to = &flow.cell.to.destination;
+            flow.ever_allowed
+                .extend(allowed(&oracle::expect(&model, &flow.cell.from.source, to)));
         }
         Ok(())
     }
@@ -153,7 +171,8 @@ impl Attempt<'_> {
         self.findings.checked(positive);
         let last = loop {
             let view = if kind == FlowKind::UdpOneWay {
-                self.one_way_view(name, &expectation, since).await?
+                let sent = agent.flow_read(name, 0).await?;
+                self.one_way_view(name, &expectation, since, &sent).await?
             } else {
                 let report = agent.flow_read(name, 0).await?;
                 two_way_view(&report, &expectation, since)
@@ -199,6 +218,7 @@ impl Attempt<'_> {
         name: &str,
         expectation: &oracle::Expectation,
         since: u64,
+        sent: &FlowReport,
     ) -> Result<View, Stop> {
         let allowed = allowed(expectation);
         let mut right = Vec::new();
@@ -226,10 +246,11 @@ impl Attempt<'_> {
         let now = now();
         let calm = |at: u64| now.saturating_sub(at) > QUIET.as_nanos() as u64;
         let no_wrong_lately = calm(wrong.last().map_or(since, |(at, _)| *at));
+        let start = wrong.last().map_or(since, |(at, _)| *at);
         let enough = if allowed.is_empty() {
-            true
+            // Nothing arrives anywhere when nothing is sent, either.
+            sent_since(sent, start) >= STREAK
         } else {
-            let start = wrong.last().map_or(0, |(at, _)| *at);
             right.iter().filter(|(at, _)| *at > start).count() >= STREAK
         };
         Ok(View {
@@ -238,7 +259,8 @@ impl Attempt<'_> {
             last_wrong: wrong.last().map(|(at, _)| *at),
             wrong: wrong.len(),
             text: format!(
-                "{} datagrams at {:?} and {} at wrong endpoints {:?} since the change",
+                "of {} datagrams sent {} at {:?} and {} at wrong endpoints {:?} since the change",
+                sent_since(sent, since),
                 right.len(),
                 right
                     .iter()
@@ -262,7 +284,18 @@ impl Attempt<'_> {
         self.findings.checked(false);
         let until = now() + self.patience(deadline);
         loop {
-            if agent.flow_read(name, u64::MAX).await?.closed.is_some() {
+            let report = agent.flow_read(name, 0).await?;
+            if let Some(closed) = report.closed {
+                // A connection that never was cannot end.
+                let answered =
+                    |sample: &FlowSample| matches!(sample.outcome, Some(Outcome::Answered { .. }));
+                if !report.samples.iter().any(answered) {
+                    self.findings.fail_with(
+                        "flow-loss",
+                        format!("flow {name} to be answered before it ends"),
+                        closed.label(),
+                    );
+                }
                 return Ok(());
             }
             if now() > until {
@@ -284,10 +317,27 @@ impl Attempt<'_> {
             .flows
             .get(name)
             .ok_or_else(|| Stop::infra(format!("flow '{name}' does not run")))?;
-        let asked = now();
+        let since = self.last_change.max(flow.started);
+        let mut asked = now();
         let until = asked + (PATIENCE * 2).as_nanos() as u64;
         loop {
             let mut report = flow.agent.flow_read(name, 0).await?;
+            // Messages from before the last change say nothing about it.
+            if report.closed.is_none() && sent_since(&report, since) < STREAK {
+                if now() > until {
+                    return Err(Stop::infra(format!(
+                        "flow {name} sent {} messages since the last change, too few to say anything",
+                        sent_since(&report, since)
+                    )));
+                }
+                sleep(
+                    flow.interval
+                        .clamp(Duration::from_millis(1), Duration::from_millis(50)),
+                )
+                .await;
+                asked = now();
+                continue;
+            }
             // Messages sent after we asked are another question.
             report.samples.retain(|sample| sample.sent_at < asked);
             let settled = report.samples.iter().all(|sample| sample.outcome.is_some());
@@ -303,9 +353,10 @@ impl Attempt<'_> {
     }
 
     fn judge_flow(&mut self, name: &str, is: FlowExpect, report: &FlowReport) -> Result<(), Stop> {
+        self.note_allowed()?;
         let flow = &self.flows[name];
         let label = flow.cell.label();
-        let judgement = judge(report, is);
+        let judgement = judge(report, is, &flow.ever_allowed);
         self.findings.checked(true);
         self.findings
             .measure("flow messages", "count", report.samples.len() as f64);
@@ -335,6 +386,14 @@ impl Attempt<'_> {
 
 fn flow_requirements(of_scenario: &[String]) -> Vec<String> {
     of_scenario.to_vec()
+}
+
+/// Messages that left the sender after a point of time.
+fn sent_since(report: &FlowReport, since: u64) -> usize {
+    let left = |sample: &&FlowSample| {
+        sample.sent_at >= since && !matches!(sample.outcome, Some(Outcome::SendFailed { .. }))
+    };
+    report.samples.iter().filter(left).count()
 }
 
 struct View {
@@ -377,15 +436,16 @@ fn allowed(expectation: &oracle::Expectation) -> Allowed {
 /// Whether one answer is what the expectation allows.
 fn acceptable(outcome: &Outcome, expectation: &oracle::Expectation, allowed: &Allowed) -> bool {
     let may = |wanted: fn(&oracle::Outcome) -> bool| expectation.outcomes.iter().any(wanted);
+    let unserved = || nobody_serves(expectation);
     match outcome {
         Outcome::Answered {
             identity, local, ..
         } => may_serve(allowed, identity, local.port()),
         Outcome::Refused { .. } => {
-            may(|o| matches!(o, oracle::Outcome::Refuse | oracle::Outcome::NoAnswer))
+            unserved() || may(|o| matches!(o, oracle::Outcome::Refuse | oracle::Outcome::NoAnswer))
         }
         Outcome::TimedOut | Outcome::Unreachable { .. } => {
-            may(|o| matches!(o, oracle::Outcome::Drop | oracle::Outcome::NoAnswer))
+            unserved() || may(|o| matches!(o, oracle::Outcome::Drop | oracle::Outcome::NoAnswer))
         }
         Outcome::Reset
         | Outcome::WrongPeer { .. }
@@ -394,12 +454,22 @@ fn acceptable(outcome: &Outcome, expectation: &oracle::Expectation, allowed: &Al
     }
 }
 
+/// Plain routing to an address that nobody has: every way not to be answered is right.
+fn nobody_serves(expectation: &oracle::Expectation) -> bool {
+    expectation.direct == oracle::Direct::Nobody
+        && expectation
+            .outcomes
+            .iter()
+            .any(|outcome| matches!(outcome, oracle::Outcome::NotService))
+}
+
 fn two_way_view(report: &FlowReport, expectation: &oracle::Expectation, since: u64) -> View {
     let allowed = allowed(expectation);
-    let silent_is_right = expectation
-        .outcomes
-        .iter()
-        .any(|outcome| matches!(outcome, oracle::Outcome::Drop | oracle::Outcome::NoAnswer));
+    let silent_is_right = nobody_serves(expectation)
+        || expectation
+            .outcomes
+            .iter()
+            .any(|outcome| matches!(outcome, oracle::Outcome::Drop | oracle::Outcome::NoAnswer));
     let judged: Vec<(u64, bool, String)> = report
         .samples
         .iter()
@@ -449,7 +519,11 @@ fn two_way_view(report: &FlowReport, expectation: &oracle::Expectation, since: u
 }
 
 /// The first thing that is wrong with a flow as a whole.
-fn judge(report: &FlowReport, is: FlowExpect) -> Option<(&'static str, String)> {
+fn judge(
+    report: &FlowReport,
+    is: FlowExpect,
+    ever_allowed: &Allowed,
+) -> Option<(&'static str, String)> {
     let total = report.samples.len();
     if total == 0 {
         return Some(("flow-silent", "no message was ever sent".into()));
@@ -472,6 +546,24 @@ fn judge(report: &FlowReport, is: FlowExpect) -> Option<(&'static str, String)> 
                 lost.len(),
                 lost[0]
             ),
+        ));
+    }
+    let strangers: BTreeSet<String> = report
+        .samples
+        .iter()
+        .filter_map(|sample| match &sample.outcome {
+            Some(Outcome::Answered {
+                identity, local, ..
+            }) if !may_serve(ever_allowed, identity, local.port()) => {
+                Some(format!("{identity} at port {}", local.port()))
+            }
+            _ => None,
+        })
+        .collect();
+    if !strangers.is_empty() {
+        return Some((
+            "flow-misdelivered",
+            format!("answers from {strangers:?}, which was never an endpoint"),
         ));
     }
     if is == FlowExpect::Unbroken {
@@ -506,8 +598,6 @@ fn kind(kind: doc::FlowKind) -> FlowKind {
 
 #[cfg(test)]
 mod tests {
-    use probe::proto::FlowSample;
-
     use super::*;
 
     fn answered(who: &str) -> Option<Outcome> {
@@ -541,7 +631,7 @@ mod tests {
 
     #[test]
     fn judges_whole_flows() {
-        let table: Vec<(Vec<Option<Outcome>>, FlowExpect, Option<&str>)> = vec![
+        let table = [
             (
                 vec![answered("a"), answered("a")],
                 FlowExpect::Unbroken,
@@ -564,10 +654,16 @@ mod tests {
                 Some("flow-loss"),
             ),
             (vec![], FlowExpect::Unbroken, Some("flow-silent")),
+            (
+                vec![answered("a"), answered("stranger")],
+                FlowExpect::NoLoss,
+                Some("flow-misdelivered"),
+            ),
         ];
+        let endpoints: Allowed = [("a".into(), Some(1)), ("b".into(), None)].into();
         for (outcomes, is, want) in table {
             assert_eq!(
-                judge(&report(outcomes.clone()), is).map(|found| found.0),
+                judge(&report(outcomes.clone()), is, &endpoints).map(|found| found.0),
                 want,
                 "{outcomes:?} {is:?}"
             );
@@ -575,8 +671,20 @@ mod tests {
         let mut closed = report(vec![answered("a")]);
         closed.closed = Some(Outcome::Reset);
         assert_eq!(
-            judge(&closed, FlowExpect::Unbroken).map(|found| found.0),
+            judge(&closed, FlowExpect::Unbroken, &endpoints).map(|found| found.0),
             Some("flow-broken")
         );
+    }
+
+    #[test]
+    fn only_what_left_after_the_change_counts() {
+        let mut flow = report(vec![None, answered("a"), None, None]);
+        assert_eq!(sent_since(&flow, 2), 2);
+        flow.samples[3].outcome = Some(Outcome::SendFailed {
+            errno: libc::ENOBUFS,
+            message: String::new(),
+        });
+        assert_eq!(sent_since(&flow, 2), 1);
+        assert_eq!(sent_since(&flow, 4), 0);
     }
 }
