@@ -398,8 +398,12 @@ impl<'a> Question<'a> {
                         continue;
                     };
                     answer.or(
-                        self.at_frontend(&Match { service, port, kind })
-                            .before(vec![(rule, because.into())]),
+                        self.at_frontend(&Match {
+                            service,
+                            port,
+                            kind,
+                        })
+                        .before(vec![(rule, because.into())]),
                         characteristic,
                         explanation,
                     );
@@ -841,7 +845,10 @@ impl<'a> Question<'a> {
             reasons.push(("SRC-3", "the client is one of its own endpoints".into()));
             if endpoint.nodes.is_empty() {
                 // Proxies that masquerade hairpin flows only for endpoints of their own node cannot know this one.
-                reasons.push(("SRC-6", "the endpoint does not say that it is on this node".into()));
+                reasons.push((
+                    "SRC-6",
+                    "the endpoint does not say that it is on this node".into(),
+                ));
             }
         }
         if client == ClientAddress::Preserved && shares.iter().any(|share| !share.hairpin) {
@@ -900,6 +907,19 @@ impl<'a> Question<'a> {
         let mut answer = Answer::one(Outcome::Refuse, id, text);
         if self.to.protocol == Protocol::Udp {
             answer.because("NOEP-3", "a UDP sender learns it by ICMP port unreachable");
+        }
+        // No node holds these addresses, so what no rule catches on its way out of the node is routed like any packet.
+        let routed_out = matches!(
+            found.kind,
+            FrontendKind::ExternalIp | FrontendKind::LoadBalancerIp
+        );
+        if routed_out && matches!(self.source, Source::Node { .. }) {
+            let text = "packets of the node's own processes may leave it instead";
+            answer.or(
+                Answer::one(Outcome::NotService, "NOEP-6", text),
+                "no-endpoints-from-node",
+                "no specification says that processes on nodes are refused at external addresses of a Service without endpoints.",
+            );
         }
         answer
     }

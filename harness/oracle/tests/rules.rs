@@ -310,10 +310,7 @@ fn hairpin() {
     // Without a nodeName it is one too; that some proxies cannot tell is a rule of its own.
     let mut nameless = ep("a1", "ready");
     nameless.as_object_mut().unwrap().remove("nodeName");
-    let cluster = support::cluster(&[
-        service("ClusterIP", json!({})),
-        slice("s", vec![nameless]),
-    ]);
+    let cluster = support::cluster(&[service("ClusterIP", json!({})), slice("s", vec![nameless])]);
     let expectation = expect(&cluster, &pod("a1"), &tcp(CLUSTER_IP, 80));
     assert_eq!(short(&expectation), "a1*!");
     assert!(expectation.requirements.contains(&"SRC-6".into()));
@@ -452,7 +449,17 @@ fn nobody_usable_is_refused_everywhere() {
             (outside("n1"), tcp(EXTERNAL_IP, 80), "refuse"),
             (pod("a2"), tcp(EXTERNAL_IP, 80), "refuse"),
             (outside("n1"), tcp(LB_IP, 80), "refuse"),
-            (node("n1"), tcp(LB_IP, 80), "refuse"),
+            (
+                node("n1"),
+                tcp(LB_IP, 80),
+                "refuse / plain [no-endpoints-from-node]",
+            ),
+            (
+                node("n1"),
+                tcp(EXTERNAL_IP, 80),
+                "refuse / plain [no-endpoints-from-node]",
+            ),
+            (node("n1"), tcp(N1, 30080), "refuse"),
         ],
     );
     let local =
