@@ -293,7 +293,10 @@ fn silence_is_not_shown_by_an_attempt_that_failed_by_itself() {
 fn no_acceptable_outcome_is_no_licence() {
     let mut nothing = from_pod(json!({}));
     nothing.outcomes.clear();
-    assert_eq!(kinds(&nothing, &all(Observed::TimedOut, 1)), ["other-failure"]);
+    assert_eq!(
+        kinds(&nothing, &all(Observed::TimedOut, 1)),
+        ["other-failure"]
+    );
 }
 
 #[test]
