@@ -101,6 +101,14 @@ pub struct Ready {
     pub deadline: Option<Span>,
 }
 
+impl Ready {
+    /// How long a start may take: kube-proxy on a busy machine needs seconds, not minutes.
+    pub fn deadline(&self) -> std::time::Duration {
+        self.deadline
+            .map_or(std::time::Duration::from_secs(60), |span| span.0)
+    }
+}
+
 /// An HTTP readiness probe.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

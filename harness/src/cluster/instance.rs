@@ -146,10 +146,7 @@ impl Instance {
     ) -> Result<Duration, InstanceError> {
         let ready = &candidate.process().ready;
         let started = Instant::now();
-        let deadline = started
-            + ready
-                .deadline
-                .map_or(Duration::from_secs(60), |span| span.0);
+        let deadline = started + ready.deadline();
         let Some(http) = &ready.http else {
             return Ok(started.elapsed());
         };
@@ -159,11 +156,7 @@ impl Instance {
         let address: SocketAddr = ([127, 0, 0, 1], http.port).into();
         loop {
             if let Some(status) = self.exited() {
-                return Err(InstanceError::Candidate(format!(
-                    "the candidate on {} ended ({status}) before it was ready; its last lines:\n{}",
-                    self.node,
-                    self.log.last_lines(10)
-                )));
+                return Err(self.ended_too_early(&status));
             }
             let last = match agent.http_get(address, &http.path, 1_000).await {
                 Ok(answer) if answer.status == 200 => return Ok(started.elapsed()),
@@ -188,6 +181,23 @@ impl Instance {
             }
             // A poll of a condition with a deadline.
             sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Why a candidate that ended by itself is not ready.
+    pub fn ended_too_early(&self, status: &str) -> InstanceError {
+        InstanceError::Candidate(format!(
+            "the candidate on {} ended ({status}) before it was ready; its last lines:\n{}",
+            self.node,
+            self.log.last_lines(10)
+        ))
+    }
+
+    /// Waits for the end of the process.
+    pub async fn ended(&self) -> String {
+        match &self.process {
+            Some(process) => process.wait().await.to_string(),
+            None => std::future::pending().await,
         }
     }
 

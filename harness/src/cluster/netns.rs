@@ -189,21 +189,28 @@ impl NetnsCluster {
             .iter()
             .map(String::as_str)
             .collect();
-        if !kinds.is_empty() && self.candidate.binary.is_some() {
-            for instance in self
-                .instances
-                .iter()
-                .filter(|instance| only.is_none_or(|node| node == instance.node))
-            {
-                let user = format!("system:node-proxier:{}", instance.node);
-                self.stage
-                    .api()
-                    .wait_until_watching(&user, &kinds, Duration::from_secs(60))
-                    .await
-                    .map_err(|error| {
-                        ClusterError::Candidate(format!("{user} does not watch {kinds:?}: {error}"))
-                    })?;
-            }
+        if kinds.is_empty() {
+            return Ok(());
+        }
+        let deadline = self.candidate.process().ready.deadline();
+        for instance in self
+            .instances
+            .iter()
+            .filter(|instance| instance.is_up() && only.is_none_or(|node| node == instance.node))
+        {
+            let user = format!("system:node-proxier:{}", instance.node);
+            let watching = self
+                .stage
+                .api()
+                .wait_until_watching(&user, &kinds, deadline);
+            tokio::select! {
+                watching = watching => watching.map_err(|error| {
+                    ClusterError::Candidate(format!("{user} does not watch {kinds:?}: {error}"))
+                })?,
+                status = instance.ended() => {
+                    return Err(instance.ended_too_early(&status).into());
+                }
+            };
         }
         Ok(())
     }
