@@ -56,7 +56,7 @@ impl Default for Shape {
 /// Where an answer is wanted: two lost SYNs (1 s + 2 s) still make it. A wrong refusal or endpoint is seen at once.
 pub const PATIENCE_MS: u32 = 3_500;
 /// Where silence is wanted: right answers take well under a millisecond, and the direct path beside it shows that.
-pub const SILENCE_MS: u32 = 300;
+pub const SILENCE_MS: u32 = 200;
 
 /// Where an answer is one of several acceptable outcomes.
 const OPEN_MS: u32 = 1_000;

@@ -506,7 +506,7 @@ pub struct Probe {
     /// Time without any traffic before the probe: the stimulus of timeouts (session affinity), not a wait for the candidate.
     pub idle: Option<Span>,
     /// How long one attempt may take before it counts as silence. The default is 3 s where an answer is expected
-    /// (covers two lost SYNs) and 300 ms where silence is expected.
+    /// (covers two lost SYNs) and 200 ms where silence is expected.
     pub timeout: Option<Span>,
     /// All answers to one source must come from the same endpoint as in the named earlier probe (session affinity).
     pub same_as: Option<String>,

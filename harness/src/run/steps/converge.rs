@@ -24,7 +24,7 @@ const CONFIRM_MS: u32 = 600;
 
 /// After a change, UDP must have been right for this long. Conntrack entries that were made under the old rules can only be
 /// removed after the new ones are in force, and they are met by chance, when a client's port comes round again.
-const SETTLE_NS: u64 = 60_000_000;
+const SETTLE_NS: u64 = 40_000_000;
 
 impl Attempt<'_> {
     pub(in crate::run) async fn converge(&mut self, step: &Converge) -> Result<(), Stop> {
