@@ -64,6 +64,17 @@ impl Cell {
         SocketAddr::new(self.to.destination.ip, self.to.destination.port)
     }
 
+    /// The node whose proxy decides: the one that owns a NodePort's address, otherwise the one where the packets enter.
+    /// Nodes converge each in their own time, so what they choose must not be taken together.
+    pub fn decided_by(&self) -> &str {
+        let owner = self
+            .to
+            .frontend
+            .as_ref()
+            .and_then(|frontend| frontend.node.as_deref());
+        owner.or(self.from.source.node()).unwrap_or("-")
+    }
+
     /// Source address to bind.
     pub fn bind(&self) -> Option<IpAddr> {
         self.from.bind.map(|[v4, v6]| {

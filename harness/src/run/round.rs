@@ -369,7 +369,7 @@ pub fn wrong(cells: &[Cell], seen: &Seen, proportions: Proportions) -> Vec<Wrong
             }
         }
         if let [Want::Endpoints { shares, .. }] = cell.expectation.outcomes.as_slice() {
-            let node = cell.from.source.node().unwrap_or("-");
+            let node = cell.decided_by();
             let who: Vec<String> = shares
                 .iter()
                 .map(|share| format!("{}:{}", share.ip, share.port))
@@ -412,7 +412,7 @@ pub fn confirming_count(cells: &[Cell]) -> u32 {
     let mut endpoints = 1;
     for cell in cells {
         if let [Want::Endpoints { shares, .. }] = cell.expectation.outcomes.as_slice() {
-            let node = cell.from.source.node().unwrap_or("-").to_owned();
+            let node = cell.decided_by().to_owned();
             *clients
                 .entry((node, Proportions::PerService.group(cell)))
                 .or_default() += 1;
