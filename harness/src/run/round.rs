@@ -146,22 +146,9 @@ impl Attempt<'_> {
                 spec.parallel
             };
             let spec = ConnectSpec { parallel, ..spec };
-            if shape.lengths.is_empty() {
-                jobs.entry(agent)
-                    .or_default()
-                    .push((spec, Job::Cell(index)));
-            } else {
-                for length in &shape.lengths {
-                    let spec = ConnectSpec {
-                        count: 1,
-                        exact: Some(*length),
-                        ..spec.clone()
-                    };
-                    jobs.entry(agent)
-                        .or_default()
-                        .push((spec, Job::Cell(index)));
-                }
-            }
+            jobs.entry(agent)
+                .or_default()
+                .extend(sized(spec, &shape.lengths).map(|(spec, _)| (spec, Job::Cell(index))));
             if !shape.controls {
                 continue;
             }
@@ -189,22 +176,10 @@ impl Attempt<'_> {
                     "{} -> pod {pod} {address}/{}",
                     cell.from.label, cell.to.destination.protocol
                 );
-                if shape.lengths.is_empty() {
-                    jobs.entry(agent)
-                        .or_default()
-                        .push((spec, Job::Control(label)));
-                } else {
-                    for length in &shape.lengths {
-                        let spec = ConnectSpec {
-                            count: 1,
-                            exact: Some(*length),
-                            ..spec.clone()
-                        };
-                        jobs.entry(agent)
-                            .or_default()
-                            .push((spec, Job::Control(format!("{label} ({length} bytes)"))));
-                    }
-                }
+                jobs.entry(agent).or_default().extend(
+                    sized(spec, &shape.lengths)
+                        .map(|(spec, size)| (spec, Job::Control(format!("{label}{size}")))),
+                );
             }
         }
         let results = try_join_all(jobs.into_iter().map(|(agent, jobs)| async move {
@@ -276,6 +251,20 @@ impl Attempt<'_> {
 enum Job {
     Cell(usize),
     Control(String),
+}
+
+/// The connections of one specification: as it is, or one per exact length, with a note of the length.
+fn sized(spec: ConnectSpec, lengths: &[u32]) -> impl Iterator<Item = (ConnectSpec, String)> {
+    let plain = lengths.is_empty().then(|| (spec.clone(), String::new()));
+    let exact = lengths.iter().map(move |length| {
+        let spec = ConnectSpec {
+            count: 1,
+            exact: Some(*length),
+            ..spec.clone()
+        };
+        (spec, format!(" ({length} bytes)"))
+    });
+    plain.into_iter().chain(exact)
 }
 
 fn base(
