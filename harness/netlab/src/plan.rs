@@ -522,12 +522,12 @@ impl Plan {
 
     /// The `n`-th external IP.
     pub fn external_ip(&self, n: u8, family: Family) -> IpAddr {
-        nth(external_cidr(family), n)
+        external_ip(n, family)
     }
 
     /// The `n`-th LoadBalancer IP.
     pub fn load_balancer_ip(&self, n: u8, family: Family) -> IpAddr {
-        nth(load_balancer_cidr(family), n)
+        load_balancer_ip(n, family)
     }
 
     fn read_pods(&self) -> RwLockReadGuard<'_, Pods> {
@@ -569,6 +569,21 @@ pub fn load_balancer_cidr(family: Family) -> IpNet {
         Family::Ipv4 => net4(203, 0, 113, 24),
         Family::Ipv6 => net6([0x2001, 0xdb8, 0x113], 64),
     }
+}
+
+/// The `n`-th external IP of every world.
+pub fn external_ip(n: u8, family: Family) -> IpAddr {
+    nth(external_cidr(family), n)
+}
+
+/// The `n`-th LoadBalancer IP of every world.
+pub fn load_balancer_ip(n: u8, family: Family) -> IpAddr {
+    nth(load_balancer_cidr(family), n)
+}
+
+/// The `n`-th address of the range that ClusterIPs are taken from.
+pub fn service_ip(n: u8, family: Family) -> IpAddr {
+    nth(service_cidr(family), n)
 }
 
 /// The outside network.

@@ -169,7 +169,8 @@ pub enum CandidateError {
     },
 }
 
-const NULL: &str = "name: \"null\"\nversion: \"1\"\nprocess: {command: []}\n";
+const REFERENCE: &str = include_str!("../../../ci/candidates/reference.yaml");
+const NULL: &str = include_str!("../../../ci/candidates/null.yaml");
 
 impl Candidate {
     /// Reads a candidate: `reference`, `null`, or the path of a manifest.
@@ -365,8 +366,6 @@ impl Variables {
         Ok(out)
     }
 }
-
-const REFERENCE: &str = include_str!("../../../ci/candidates/reference.yaml");
 
 #[cfg(test)]
 mod tests {

@@ -463,17 +463,17 @@ fn plan_variable(plan: &Plan, family: &str, name: &str) -> Option<String> {
             kind @ ("externalIP" | "loadBalancerIP" | "serviceIP"),
             rest @ ..,
         ] => {
-            let number: u16 = rest.first()?.parse().ok()?;
+            let number: u8 = rest.first()?.parse().ok()?;
             let six = family_of(rest.get(1).copied().unwrap_or("ip"))?;
             let family = if six {
-                oracle::Family::Ipv6
+                netlab::Family::Ipv6
             } else {
-                oracle::Family::Ipv4
+                netlab::Family::Ipv4
             };
             let address = match *kind {
-                "externalIP" => super::addresses::external_ip(number, family),
-                "loadBalancerIP" => super::addresses::load_balancer_ip(number, family),
-                _ => super::addresses::service_ip(number, family),
+                "externalIP" => netlab::plan::external_ip(number, family),
+                "loadBalancerIP" => netlab::plan::load_balancer_ip(number, family),
+                _ => netlab::plan::service_ip(number, family),
             };
             Some(address.to_string())
         }

@@ -2,7 +2,6 @@
 //!
 //! What verbs do to a running world is in [`crate::run`].
 
-pub mod addresses;
 pub mod doc;
 mod duration;
 pub mod load;
