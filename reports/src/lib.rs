@@ -15,6 +15,7 @@ pub mod log;
 pub mod markdown;
 pub mod model;
 pub mod schema;
+pub mod sequential;
 pub mod text;
 mod write;
 
