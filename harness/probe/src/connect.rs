@@ -8,7 +8,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 
 use crate::client::MANY_AT_ONCE;
 use crate::proto::*;
-use crate::{sys, wire};
+use crate::{ports, sys, wire};
 
 /// Packets of UDP requests an agent has under way at the same time. A server's receive buffer takes a few hundred, and all agents of a
 /// world may ask one server while it waits for a core: without a limit the harness would lose datagrams by itself.
@@ -225,46 +225,16 @@ pub(crate) fn open(spec: &ConnectSpec, n: u32) -> io::Result<Socket> {
     } else {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED)
     };
-    if spec.protocol == Protocol::Udp && port == 0 {
-        bind_fresh(&socket, spec.source.unwrap_or(any))?;
-    } else if spec.source.is_some() || port != 0 {
-        if port == 0 {
-            if spec.protocol == Protocol::Tcp {
-                // The port is then chosen at connect, when the target is known: 28000 ports per target instead of in all.
-                sys::set_option(fd, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1i32)?;
-            }
-        } else if spec.protocol != Protocol::Udp {
+    let source = spec.source.unwrap_or(any);
+    if port == 0 {
+        ports::bind(&socket, source)?;
+    } else {
+        if spec.protocol != Protocol::Udp {
             socket.set_reuse_address(true)?;
         }
-        socket.bind(&SocketAddr::new(spec.source.unwrap_or(any), port).into())?;
+        socket.bind(&SocketAddr::new(source, port).into())?;
     }
     Ok(socket)
-}
-
-/// Ports of UDP clients that ask for any: below those that the kernel chooses from and scenarios name, above those of servers.
-const FRESH_PORTS: std::ops::Range<u16> = 10_000..30_000;
-
-/// Binds a UDP socket to the port that was not used for the longest time.
-///
-/// Connection tracking remembers a UDP flow by its ports for half a minute and longer. The kernel chooses ports at random, so one of a
-/// few hundred sockets would get a port of such a flow and be part of it, with its old endpoint: no new flow at all.
-fn bind_fresh(socket: &Socket, source: IpAddr) -> io::Result<()> {
-    static NEXT: std::sync::OnceLock<AtomicU32> = std::sync::OnceLock::new();
-    // Agents may share a network namespace, so they must not count in step.
-    let next = NEXT.get_or_init(|| {
-        AtomicU32::new((now() >> 10) as u32 ^ std::process::id().wrapping_mul(0x9e37_79b9))
-    });
-    let ports = u32::from(FRESH_PORTS.end - FRESH_PORTS.start);
-    let mut tries = 100;
-    loop {
-        let offset = next.fetch_add(1, Ordering::Relaxed) % ports;
-        // Cannot fail: the offset is below the size of a range of ports.
-        let port = FRESH_PORTS.start + u16::try_from(offset).unwrap_or_default();
-        match socket.bind(&SocketAddr::new(source, port).into()) {
-            Err(e) if e.kind() == io::ErrorKind::AddrInUse && tries > 0 => tries -= 1,
-            bound => return bound,
-        }
-    }
 }
 
 /// Opens a socket and starts a stream's connection; ends when it is established.

@@ -17,6 +17,7 @@ mod frame;
 mod http;
 mod inject;
 mod netlink;
+mod ports;
 pub mod proto;
 mod server;
 mod sockets;

@@ -74,7 +74,7 @@ pub enum UdpKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum SourcePort {
-    /// The kernel chooses.
+    /// One that the agent has not used before, so that connection tracking knows nothing of it.
     #[default]
     Ephemeral,
     /// Every connection uses this port (so they must not overlap: `parallel` is taken as 1).

@@ -1,6 +1,6 @@
 //! What an agent must see and do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -179,6 +179,20 @@ async fn source_ports(world: World) {
         };
         let report = world.client.connect(from).await.unwrap();
         assert_eq!(ports(&report), (21_000..21_020).collect::<Vec<_>>());
+    }
+    // A connection whose port was left open must be a new flow for connection tracking, whoever asked for the last one.
+    for target in [at(SERVER4, 80), at(SERVER6, 80)] {
+        let mut used = BTreeSet::new();
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let many = ConnectSpec {
+                count: 300,
+                parallel: 20,
+                ..spec(protocol, target)
+            };
+            for port in ports(&world.client.connect(many).await.unwrap()) {
+                assert!(used.insert(port), "port {port} was used twice");
+            }
+        }
     }
     // That works because neither end keeps TIME_WAIT entries.
     for agent in [&world.client, &world.server] {
