@@ -104,9 +104,11 @@ fn churn_links(counts: &Counts, count: u32, pause: Duration) -> anyhow::Result<(
             route::veth_add(&mut netlink, &name, &peer).context("cannot make a veth pair")?;
             let index = route::index_of(&name)?;
             let v4 = IpAddr::V4(Ipv4Addr::new(192, 0, 2, (slot % 254 + 1) as u8));
-            route::address_add(&mut netlink, index, v4, 32).context("cannot add an address")?;
+            route::address_add_at_once(&mut netlink, index, v4, 32)
+                .context("cannot add an address")?;
             let v6 = format!("2001:db8:dead::{:x}", slot + 1).parse::<IpAddr>()?;
-            route::address_add(&mut netlink, index, v6, 128).context("cannot add an address")
+            route::address_add_at_once(&mut netlink, index, v6, 128)
+                .context("cannot add an address")
         };
         if let Err(e) = replace() {
             break Err(e);
@@ -139,7 +141,7 @@ fn churn_addresses(counts: &Counts, count: u32, pause: Duration) -> anyhow::Resu
     let result = loop {
         let mut replace = || -> std::io::Result<()> {
             route::address_del(&mut netlink, lo, address(slot), 32)?;
-            route::address_add(&mut netlink, lo, address(slot), 32)
+            route::address_add_at_once(&mut netlink, lo, address(slot), 32)
         };
         if let Err(e) = replace() {
             break Err(e).context("cannot change an address of lo");

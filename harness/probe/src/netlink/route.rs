@@ -1,7 +1,8 @@
 //! Links, addresses, routes and rules: changes and readable dumps.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NetlinkSerializable, ParseableParametrized};
@@ -105,8 +106,40 @@ fn address_message(index: u32, address: IpAddr, length: u8) -> AddressMessage {
     message
 }
 
-/// Adds an address; one that is there already is fine.
+/// The kernel's work takes microseconds; this bounds a machine that has come to a stop.
+const USABLE: Duration = Duration::from_secs(10);
+
+/// Adds an address, and waits until packets to it are taken in; one that is there already is fine.
 pub(crate) fn address_add(
+    netlink: &mut Netlink,
+    index: u32,
+    address: IpAddr,
+    length: u8,
+) -> anyhow::Result<()> {
+    address_add_at_once(netlink, index, address, length)?;
+    let IpAddr::V6(address) = address else {
+        return Ok(());
+    };
+    let is_up = |link: &LinkMessage| {
+        link.header.index == index && link.header.flags.contains(LinkFlags::Up)
+    };
+    if !links()?.0.iter().any(is_up) {
+        // An address of a link that is down is of no use before that is up.
+        return Ok(());
+    }
+    let deadline = Instant::now() + USABLE;
+    while !is_local(address)? {
+        if Instant::now() > deadline {
+            bail!("the kernel takes no packets for {address} after {USABLE:?}");
+        }
+        // A poll of a condition with a deadline; the kernel notifies of the route only on a socket that listened before.
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    Ok(())
+}
+
+/// As [`address_add`], without waiting.
+pub(crate) fn address_add_at_once(
     netlink: &mut Netlink,
     index: u32,
     address: IpAddr,
@@ -117,6 +150,27 @@ pub(crate) fn address_add(
         Err(e) if e.raw_os_error() == Some(libc::EEXIST) => Ok(()),
         other => other,
     }
+}
+
+/// Whether an IPv6 address has its local route. It gets that in the work queue that would otherwise detect duplicates, some time after the
+/// request for the address was answered.
+fn is_local(address: Ipv6Addr) -> anyhow::Result<bool> {
+    // The thread's own view: its namespace need not be that of the process.
+    let path = "/proc/thread-self/net/ipv6_route";
+    let routes = std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+    Ok(routes.lines().any(|line| is_local_route(line, address)))
+}
+
+/// `destination length source length gateway metric references uses flags link`, numbers in hexadecimal.
+fn is_local_route(line: &str, address: Ipv6Addr) -> bool {
+    const RTF_LOCAL: u32 = 0x8000_0000;
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let [destination, length, .., flags, _link] = fields.as_slice() else {
+        return false;
+    };
+    *destination == format!("{:032x}", address.to_bits())
+        && *length == "80"
+        && u32::from_str_radix(flags, 16).is_ok_and(|flags| flags & RTF_LOCAL != 0)
 }
 
 /// Removes an address; one that is not there is fine.
@@ -468,5 +522,20 @@ fn address_text(address: &RouteAddress) -> String {
         RouteAddress::Inet(ip) => ip.to_string(),
         RouteAddress::Inet6(ip) => ip.to_string(),
         other => format!("{other:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn local_routes_of_proc_net() {
+        let local = "fd0700080000000000000000000000a1 80 00000000000000000000000000000000 00 00000000000000000000000000000000 00000000 00000002 00000000 80200001     wire";
+        let network = "fd070008000000000000000000000000 40 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000001 00000000 00000001     wire";
+        assert!(is_local_route(local, "fd07:8::a1".parse().unwrap()));
+        assert!(!is_local_route(local, "fd07:8::a2".parse().unwrap()));
+        assert!(!is_local_route(network, "fd07:8::".parse().unwrap()));
+        assert!(!is_local_route("", "::".parse().unwrap()));
     }
 }

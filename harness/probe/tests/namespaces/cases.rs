@@ -1146,6 +1146,25 @@ async fn kernel_state(world: World) {
         agent.address_del("wire", address).await.unwrap();
         assert!(!lines(DumpKind::Addresses).await.contains(address));
     }
+    // Answered means usable: the address is there for the very next packet, fifty times in a row.
+    for n in 0..50 {
+        let address = format!("fd07:9::{n:x}");
+        let listener = Listener {
+            id: address.clone(),
+            ..listener("new", Protocol::Udp, &address, 90)
+        };
+        agent
+            .address_add("wire", &format!("{address}/128"))
+            .await
+            .unwrap();
+        agent.serve(vec![listener]).await.unwrap();
+        let report = world
+            .client
+            .connect(spec(Protocol::Udp, at(&address, 90)))
+            .await
+            .unwrap();
+        assert!(report.all_answered(), "{address}: {report:?}");
+    }
     for (link, address) in [
         ("nolink", "10.7.8.1/24"),
         ("wire", "10.7.8/24"),
