@@ -292,6 +292,9 @@ pub struct AttemptFinished {
     /// What was wrong with the machine or the harness, when the verdict is `infra`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub infra: Option<String>,
+    /// The last error or warning in the candidate's log, when there is one and the verdict is not `pass`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub complaint: Option<String>,
     /// Directory of the evidence, relative to the directory of the log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<String>,

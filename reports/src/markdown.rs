@@ -5,7 +5,8 @@
 
 use crate::event::{Failure, Verdict};
 use crate::model::{
-    Attempt, CaseResult, CaseVerdict, Conclusion, Counts, Distribution, GroupSummary, Rate, Report,
+    Attempt, CaseResult, CaseVerdict, Conclusion, Counts, Distribution, FailureGroup, GroupSummary,
+    Rate, Report,
 };
 use crate::text::{one_line, shortened};
 
@@ -29,6 +30,16 @@ pub fn render(report: &Report) -> String {
     if !report.problems.is_empty() {
         let problems = report.problems.iter().map(|p| format!("- {}\n", prose(p)));
         page.section(2_000, "## The run is incomplete\n\n", problems, "");
+    }
+    // With a single failed attempt, or when no two have anything in common, the sections below say the same.
+    let failed: u64 = report.failure_groups.iter().map(|g| g.attempts).sum();
+    if failed > report.failure_groups.len() as u64 {
+        page.section(
+            6_000,
+            CAUSES_HEAD,
+            report.failure_groups.iter().map(cause_row),
+            "",
+        );
     }
     for (title, room, verdict) in [
         ("## Failures\n\n", 20_000, CaseVerdict::Fail),
@@ -211,6 +222,24 @@ fn area_row(area: &GroupSummary) -> String {
         mark(area.verdict),
         prose(&area.name),
         counts.join(" | ")
+    )
+}
+
+const CAUSES_HEAD: &str = "\
+## Causes
+
+| Attempts | Cases | What they have in common | Example |
+|--:|--:|---|---|
+";
+
+fn cause_row(group: &FailureGroup) -> String {
+    format!(
+        "| {} | {} | {} | {}, attempt {} |\n",
+        group.attempts,
+        group.cases.len(),
+        prose(&group.signature.to_string()),
+        code(&group.example_case),
+        group.example_attempt
     )
 }
 

@@ -244,7 +244,10 @@ mod tests {
             }
             for better in [1.0, 0.8, 0.5] {
                 let (_, refuted) = decided(&claim, claim.bound * better, 2_000);
-                assert!(refuted <= alpha, "{text}: {refuted} at {better} x the bound");
+                assert!(
+                    refuted <= alpha,
+                    "{text}: {refuted} at {better} x the bound"
+                );
             }
         }
     }

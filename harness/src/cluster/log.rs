@@ -108,6 +108,32 @@ impl Log {
             .collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
+
+    /// The last line that is an error or a warning, if there is one.
+    pub fn last_complaint(&self) -> Option<String> {
+        let text = self.text();
+        let line = text.lines().rev().find(|line| is_complaint(line))?;
+        let end = line.floor_char_boundary(QUOTED);
+        Some(line[..end].trim_end().to_owned())
+    }
+}
+
+/// Whether a line is an error or a warning, as klog (`E1122 ...`), tracing, zap and logrus write them.
+fn is_complaint(line: &str) -> bool {
+    let line = line.split_once(' ').map_or(line, |(_stream, rest)| rest);
+    let mut bytes = line.bytes();
+    let klog = matches!(bytes.next(), Some(b'E' | b'W' | b'F'))
+        && line.len() > 5
+        && bytes.take(4).all(|b| b.is_ascii_digit());
+    let level = line
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .take(16)
+        .any(|word| {
+            ["error", "err", "warn", "warning", "fatal", "panic"]
+                .iter()
+                .any(|level| word.eq_ignore_ascii_case(level))
+        });
+    klog || level
 }
 
 #[cfg(test)]
@@ -125,6 +151,23 @@ mod tests {
         assert!(text.ends_with("line 99999 of a chatty candidate\n"));
         assert!(text.contains("lines left out"));
         assert!(text.len() < HEAD + TAIL + 100);
+    }
+
+    #[test]
+    fn complaints_are_known_by_their_level() {
+        let log = Log::default();
+        for line in [
+            "out I1122 19:30:12.123456 1 server.go:663] starting",
+            "err E1122 19:30:12.123456 1 proxier.go:1308] \"Failed\"",
+            "err 2026-11-22T19:30:12Z  INFO sync done",
+        ] {
+            log.push(&format!("{line}\n"));
+        }
+        let complaint = log.last_complaint().unwrap();
+        assert!(complaint.contains("proxier.go:1308"), "{complaint}");
+        log.push("out 2026-11-22T19:30:13Z ERROR sync: no buffer space\n");
+        assert!(log.last_complaint().unwrap().contains("no buffer space"));
+        assert_eq!(Log::default().last_complaint(), None);
     }
 
     #[tokio::test]

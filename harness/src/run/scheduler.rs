@@ -151,6 +151,7 @@ fn finished(case: &str, attempt: u32) -> AttemptFinished {
         failures: Vec::new(),
         skip: None,
         infra: None,
+        complaint: None,
         evidence: None,
         checks: 0,
         positive_checks: 0,
@@ -213,6 +214,10 @@ pub async fn run_once(
             let Attempt {
                 cluster, findings, ..
             } = attempt;
+            if findings.is_over() {
+                let complaints = cluster.instances().iter().map(|i| i.log.last_complaint());
+                result.complaint = complaints.flatten().next();
+            }
             cluster.shutdown().await;
             findings
         }

@@ -13,6 +13,7 @@ use super::report::{
     Attempt, CaseResult, CharacteristicResult, CharacteristicValue, End, GroupSummary, Measurement,
     REPORT_FORMAT_VERSION, Report, RequirementResult, Totals,
 };
+use super::signature;
 use super::stats::{Distribution, Rate};
 use super::verdict::{CaseVerdict, Conclusion, Counts};
 use crate::event::{
@@ -380,6 +381,7 @@ impl ReportBuilder {
             options: run.options,
             requirements,
             characteristics: characteristics(self.characteristics),
+            failure_groups: signature::groups(&cases),
             cases,
         })
     }
@@ -438,6 +440,7 @@ impl AttemptFold {
                 failures: Vec::new(),
                 skip: None,
                 infra: Some(format!("the attempt never finished: the log stops {after}")),
+                complaint: None,
                 evidence: None,
             };
         };
@@ -453,6 +456,7 @@ impl AttemptFold {
             failures: finished.failures,
             skip: finished.skip,
             infra: finished.infra,
+            complaint: finished.complaint,
             evidence: finished.evidence,
         };
         // A pass has to be earned, whatever the log calls it.

@@ -2,6 +2,7 @@
 
 mod fold;
 mod report;
+mod signature;
 mod stats;
 mod verdict;
 
@@ -10,5 +11,6 @@ pub use report::{
     Attempt, AttemptCounts, CaseResult, CharacteristicResult, CharacteristicValue, End,
     GroupSummary, Measurement, REPORT_FORMAT_VERSION, Report, RequirementResult, Totals,
 };
+pub use signature::{FailureGroup, Signature, without_numbers};
 pub use stats::{CONFIDENCE, Distribution, Rate};
 pub use verdict::{CaseVerdict, Conclusion, Counts};

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::signature::FailureGroup;
 use super::stats::{Distribution, Rate};
 use super::verdict::{CaseVerdict, Conclusion, Counts};
 use crate::event::{
@@ -55,6 +56,9 @@ pub struct Report {
     pub requirements: Vec<RequirementResult>,
     /// What the candidate does where the Kubernetes API leaves a choice, by id.
     pub characteristics: Vec<CharacteristicResult>,
+    /// The failed attempts grouped by what went wrong, the largest group first.
+    #[serde(default)]
+    pub failure_groups: Vec<FailureGroup>,
     /// Every planned case, in the order of the plan.
     pub cases: Vec<CaseResult>,
 }
@@ -316,6 +320,9 @@ pub struct Attempt {
     /// What got in its way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub infra: Option<String>,
+    /// The candidate's last complaint in its log, when it made one and the attempt did not pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub complaint: Option<String>,
     /// Directory of the evidence, relative to the report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<String>,
