@@ -187,6 +187,7 @@ impl Progress {
         }
         let count = |verdict: Verdict| self.counts.get(&verdict).copied().unwrap_or(0);
         let mut text = format!("\n{table}\n\n");
+        text.push_str(&causes(report));
         for (reason, times) in &self.skips {
             text.push_str(&format!("skipped {times} x {reason}\n"));
         }
@@ -204,6 +205,34 @@ impl Progress {
         }
         super::print(&text);
     }
+}
+
+/// Groups of failures that are shown; the reports have them all.
+const CAUSES: usize = 8;
+
+/// What failures have in common, when there are several and they have.
+fn causes(report: &Report) -> String {
+    let groups = &report.failure_groups;
+    let failed: u64 = groups.iter().map(|group| group.attempts).sum();
+    if failed <= groups.len() as u64 {
+        return String::new();
+    }
+    let mut text = format!("{failed} failed attempts by what they have in common:\n");
+    for group in groups.iter().take(CAUSES) {
+        text.push_str(&format!(
+            "{:>6} x {} (such as {} #{})\n",
+            group.attempts,
+            clean(&group.signature.to_string()),
+            group.example_case,
+            group.example_attempt
+        ));
+    }
+    if groups.len() > CAUSES {
+        let more = groups.len() - CAUSES;
+        text.push_str(&format!("         and {more} more groups\n"));
+    }
+    text.push('\n');
+    text
 }
 
 fn conclusion(conclusion: reports::model::Conclusion) -> &'static str {
