@@ -1,7 +1,8 @@
 //! One attempt: a case, a cluster of its own, its steps in order.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -9,11 +10,16 @@ use std::{
 use probe::{client::AgentError, proto::now};
 use reports::event::{EventBody, Failure};
 
-use super::{findings::Findings, steps::flow::RunningFlow, steps::state::Baseline};
+use super::{
+    findings::Findings, former::Former, steps::flow::RunningFlow, steps::state::Baseline,
+};
 use crate::{
     candidate::Candidate,
     cluster::{ClusterError, NetnsCluster, Settings},
-    scenario::{Case, Span, Version, doc::Step},
+    scenario::{
+        Case, Span, Version,
+        doc::{ApiFault, Fault, ProxyFault, Step},
+    },
 };
 
 /// How long to wait for something that nobody does.
@@ -36,8 +42,16 @@ pub struct Attempt<'a> {
     pub(super) flows: BTreeMap<String, RunningFlow>,
     pub(super) saved: BTreeMap<String, BTreeMap<String, String>>,
     pub(super) baselines: BTreeMap<String, Baseline>,
+    /// UDP frontends that exist or existed in this attempt.
+    pub(super) ever_udp: BTreeSet<SocketAddr>,
     /// Faults of the API that the candidate has yet to run into.
     pub(super) armed: Vec<super::steps::fault::Armed>,
+    /// Frontends and endpoints that exist or existed in this attempt.
+    pub(super) former: Former,
+    /// Sweeps made so far.
+    pub(super) sweeps: usize,
+    /// Faults that keep the candidate from knowing what the objects say.
+    pub(super) blind: BTreeSet<String>,
     model: Option<(Version, Arc<oracle::Cluster>)>,
 }
 
@@ -113,7 +127,11 @@ impl<'a> Attempt<'a> {
             flows: BTreeMap::new(),
             saved: BTreeMap::new(),
             baselines: BTreeMap::new(),
+            ever_udp: BTreeSet::new(),
             armed: Vec::new(),
+            former: Former::default(),
+            sweeps: 0,
+            blind: BTreeSet::new(),
             model: None,
         };
         let stop = attempt
@@ -132,6 +150,10 @@ impl<'a> Attempt<'a> {
     /// Runs the steps until one cannot go on or a failure was found.
     pub async fn run(&mut self) {
         let case = self.case;
+        if let Err(stop) = self.note_frontends() {
+            self.stopped(stop);
+            return;
+        }
         for (index, step) in case.scenario.steps.iter().enumerate() {
             let step = &step.value;
             if !step.applies(&case.key) {
@@ -140,7 +162,11 @@ impl<'a> Attempt<'a> {
             let verb = step.verb();
             self.findings.enter(index as u32, verb);
             let started = Instant::now();
-            let result = self.step(step).await.and_then(|()| self.note_allowed());
+            let result = self
+                .step(step)
+                .await
+                .and_then(|()| self.note_allowed())
+                .and_then(|()| self.note_frontends());
             let ok = result.is_ok() && !self.findings.is_over();
             if let Err(stop) = result {
                 self.stopped(stop);
@@ -150,13 +176,21 @@ impl<'a> Attempt<'a> {
                 return;
             }
         }
-        self.findings.enter(case.scenario.steps.len() as u32, "end");
-        self.final_audit();
-        if !self.findings.is_over()
-            && let Err(stop) = self.felt(|_| true).await
-        {
+        self.findings
+            .enter(case.scenario.steps.len() as u32, "audit");
+        if let Err(stop) = self.end().await {
             self.stopped(stop);
         }
+    }
+
+    /// After the last step: every fault was felt, and the candidate leaves nothing behind.
+    async fn end(&mut self) -> Result<(), Stop> {
+        self.must_run();
+        if self.findings.is_over() {
+            return Ok(());
+        }
+        self.felt(|_| true).await?;
+        self.audit().await
     }
 
     /// Records why the attempt ended early.
@@ -197,6 +231,7 @@ impl<'a> Attempt<'a> {
         }
         if let Some(fault) = &step.fault {
             self.fault(fault).await?;
+            self.note_blindness(fault);
         }
         if let Some(inject) = &step.inject {
             self.inject(inject).await?;
@@ -256,12 +291,68 @@ impl<'a> Attempt<'a> {
             return Ok(model.clone());
         }
         let model = Arc::new(self.cluster.stage().oracle().map_err(Stop::infra)?);
+        self.former.remember(&model);
         self.model = Some((version, model.clone()));
         Ok(model)
     }
 
+    /// Keeps account of faults that last and that leave the candidate unable to know or to do what the objects say.
+    fn note_blindness(&mut self, fault: &Fault) {
+        if let Some(api @ (ApiFault::Outage | ApiFault::HalfOpen | ApiFault::Errors)) = fault.api {
+            let name = format!("API {api:?}");
+            if fault.end {
+                self.blind.remove(&name);
+            } else {
+                self.blind.insert(name);
+            }
+        }
+        let nodes: Vec<String> = match &fault.on {
+            Some(on) => on.as_slice().to_vec(),
+            None => {
+                let nodes = self.cluster.stage().nodes();
+                nodes.iter().map(|node| node.name.clone()).collect()
+            }
+        };
+        for node in nodes {
+            let name = format!("candidate on {node}");
+            match fault.proxy {
+                Some(ProxyFault::Down | ProxyFault::Stop) => {
+                    self.blind.insert(name);
+                }
+                Some(_) => {
+                    self.blind.remove(&name);
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// After every step: which UDP frontends there are, so that what is left of them later is known.
+    fn note_frontends(&mut self) -> Result<(), Stop> {
+        let model = self.model()?;
+        self.ever_udp.extend(
+            oracle::frontends(&model)
+                .into_iter()
+                .filter(|frontend| frontend.protocol == oracle::Protocol::Udp)
+                .map(|frontend| SocketAddr::new(frontend.ip, frontend.port)),
+        );
+        Ok(())
+    }
+
+    /// Nothing is to be waited for from a candidate that ended.
+    pub(super) fn still_runs(&self) -> Result<(), Stop> {
+        match self.cluster.unexpected_exit() {
+            Some(exit) => Err(Stop::candidate(
+                "unexpected-exit",
+                "a candidate that keeps running",
+                exit,
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// The candidate must still run: an exit that nobody asked for fails every case.
-    fn final_audit(&mut self) {
+    fn must_run(&mut self) {
         self.findings.checked(false);
         if let Some(exit) = self.cluster.unexpected_exit() {
             self.findings

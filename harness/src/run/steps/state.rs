@@ -78,14 +78,15 @@ impl Attempt<'_> {
                 .filter(|frontend| frontend.protocol == oracle::Protocol::Udp)
                 .map(|frontend| SocketAddr::new(frontend.ip, frontend.port))
                 .collect();
+            let known = Known {
+                endpoints,
+                former: self.ever_udp.difference(&frontends).copied().collect(),
+                frontends,
+            };
             let mut stale = Vec::new();
             for node in self.cluster.stage().nodes() {
                 let entries = self.cluster.agent(&node.name)?.conntrack().await?;
-                stale.extend(
-                    entries
-                        .into_iter()
-                        .filter(|entry| is_stale(entry, &endpoints, &frontends)),
-                );
+                stale.extend(entries.into_iter().filter(|entry| known.is_stale(entry)));
             }
             if stale.is_empty() {
                 return Ok(());
@@ -103,7 +104,7 @@ impl Attempt<'_> {
                     .collect();
                 self.findings.fail_with(
                     "stale-conntrack",
-                    "no UDP conntrack entry to an address that is no endpoint",
+                    "no UDP conntrack entry of a frontend that is gone, or to an address that is no endpoint",
                     format!("{}: {}", stale.len(), some.join("; ")),
                 );
                 return Ok(());
@@ -206,15 +207,27 @@ impl Attempt<'_> {
     }
 }
 
-fn is_stale(
-    entry: &ConntrackEntry,
-    endpoints: &BTreeSet<IpAddr>,
-    frontends: &BTreeSet<SocketAddr>,
-) -> bool {
-    entry.protocol == UDP
-        && frontends.contains(&entry.orig_dst)
-        && entry.reply_src != entry.orig_dst
-        && !endpoints.contains(&entry.reply_src.ip())
+/// What tells stale UDP entries from others.
+#[derive(Default)]
+struct Known {
+    /// Addresses of all endpoints that there are now.
+    endpoints: BTreeSet<IpAddr>,
+    /// UDP frontends that there are now.
+    frontends: BTreeSet<SocketAddr>,
+    /// UDP frontends that there were: of deleted Services, removed ports, other node ports, withdrawn addresses.
+    former: BTreeSet<SocketAddr>,
+}
+
+impl Known {
+    /// Whether an entry was translated for a frontend that is gone (kubernetes#141371), or leads to an address that is no endpoint.
+    fn is_stale(&self, entry: &ConntrackEntry) -> bool {
+        let translated = entry.reply_src != entry.orig_dst;
+        entry.protocol == UDP
+            && translated
+            && (self.former.contains(&entry.orig_dst)
+                || self.frontends.contains(&entry.orig_dst)
+                    && !self.endpoints.contains(&entry.reply_src.ip()))
+    }
 }
 
 fn http_problem(check: &HttpCheck, answer: &probe::proto::HttpResponse) -> Option<String> {
@@ -246,4 +259,49 @@ fn http_problem(check: &HttpCheck, answer: &probe::proto::HttpResponse) -> Optio
         let have = body.pointer(pointer);
         (have != Some(want)).then(|| format!("{pointer} is {have:?}, not {want}"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(protocol: u8, to: &str, answered_by: &str) -> ConntrackEntry {
+        let client: SocketAddr = "10.244.1.11:40001".parse().unwrap();
+        ConntrackEntry {
+            family: 4,
+            protocol,
+            orig_src: client,
+            orig_dst: to.parse().unwrap(),
+            reply_src: answered_by.parse().unwrap(),
+            reply_dst: client,
+            status: 0,
+            timeout: 30,
+            mark: 0,
+            tcp_state: None,
+        }
+    }
+
+    #[test]
+    fn entries_are_stale_without_their_frontend_or_endpoint() {
+        let known = Known {
+            endpoints: ["10.244.2.11".parse().unwrap()].into(),
+            frontends: ["10.96.0.10:53".parse().unwrap()].into(),
+            former: ["10.96.0.20:53".parse().unwrap()].into(),
+        };
+        let (alive, gone) = ("10.244.2.11:8080", "10.244.2.12:8080");
+        for (protocol, to, answered_by, stale) in [
+            (UDP, "10.96.0.10:53", alive, false),
+            (UDP, "10.96.0.10:53", gone, true),
+            // The endpoint lives, and is reached at an address that may be another Service's next.
+            (UDP, "10.96.0.20:53", alive, true),
+            (UDP, "10.96.0.20:53", gone, true),
+            // Sent as it is, to whoever has the address.
+            (UDP, "10.96.0.20:53", "10.96.0.20:53", false),
+            (UDP, "10.96.0.30:53", gone, false),
+            (6, "10.96.0.20:53", alive, false),
+        ] {
+            let entry = entry(protocol, to, answered_by);
+            assert_eq!(known.is_stale(&entry), stale, "{entry:?}");
+        }
+    }
 }
