@@ -16,7 +16,7 @@ use crate::flow::Flows;
 use crate::netlink::{churn, conntrack, foreign, route, ruleset};
 use crate::proto::*;
 use crate::server::Servers;
-use crate::{capture, connect, frame, http, inject, sockets, sys, sysctl};
+use crate::{capture, connect, frame, http, inject, neighbour, sockets, sys, sysctl};
 
 /// Serves requests from `read`, answers on `write`, and returns when `read` ends.
 ///
@@ -227,6 +227,9 @@ impl State {
             Request::Inject(inject) => Response::Injected {
                 packets: inject::inject(&inject, &self.servers.connections())?,
             },
+            Request::AskNeighbour(ask) => {
+                Response::Neighbour(blocking(move || neighbour::ask(&ask)).await?)
+            }
             Request::CaptureStart { max_bytes, snaplen } => {
                 let mut capture = self.capture.lock().unwrap();
                 anyhow::ensure!(capture.is_none(), "a capture is already running");

@@ -239,6 +239,14 @@ impl Agent {
         expect!(self, Request::Inject(inject), Response::Injected { packets } => packets)
     }
 
+    /// See [`Request::AskNeighbour`]; what came back for each target.
+    pub async fn ask_neighbour(
+        &self,
+        ask: AskNeighbour,
+    ) -> Result<Vec<Option<String>>, AgentError> {
+        expect!(self, Request::AskNeighbour(ask), Response::Neighbour(answers) => answers)
+    }
+
     /// See [`Request::CaptureStart`].
     pub async fn capture_start(&self, max_bytes: u64, snaplen: u32) -> Result<(), AgentError> {
         self.done(Request::CaptureStart { max_bytes, snaplen })
@@ -411,6 +419,7 @@ fn request_name(request: &Request) -> &'static str {
         Request::FlowRead { .. } => "read a flow",
         Request::FlowStop { .. } => "stop a flow",
         Request::Received { .. } => "tell what a flow delivered",
+        Request::AskNeighbour(_) => "ask a neighbour",
         Request::Inject(_) => "inject packets",
         Request::CaptureStart { .. } => "start a capture",
         Request::CaptureStop => "stop the capture",

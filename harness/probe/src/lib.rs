@@ -16,6 +16,7 @@ mod flow;
 mod frame;
 mod http;
 mod inject;
+mod neighbour;
 mod netlink;
 mod ports;
 pub mod proto;

@@ -425,6 +425,23 @@ pub enum Inject {
     },
 }
 
+/// Packets to a machine on the same network, whatever their destination addresses: a SYN (TCP) or a request (UDP) each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AskNeighbour {
+    /// An address of the neighbour: its link-layer address is where the packets go.
+    pub via: IpAddr,
+    /// Destinations, one packet each, in this order; of the family of `via`. The last one should be one that answers: the others are
+    /// listened for until then.
+    pub targets: Vec<SocketAddr>,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// UDP: servers record the requests under this name, with the number of the target as `seq`.
+    pub flow: String,
+    /// Longest time to wait for an answer of the last target, in milliseconds, at most 10000.
+    pub timeout_ms: u32,
+}
+
 /// What [`Request::Dump`] prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -577,6 +594,8 @@ pub enum Request {
     },
     /// Send packets that no socket would send. Answer: [`Response::Injected`].
     Inject(Inject),
+    /// Send packets to a neighbour. Answer: [`Response::Neighbour`].
+    AskNeighbour(AskNeighbour),
     /// Capture on all links of the namespace, those that appear later included; keeps the newest packets.
     CaptureStart {
         /// Bytes of packets to keep at most (capped at 40 MiB).
@@ -679,6 +698,8 @@ pub enum Response {
         /// Packets sent.
         packets: u32,
     },
+    /// To [`Request::AskNeighbour`]: what came back for each target, such as `SYN-ACK from 10.89.0.11:80`.
+    Neighbour(Vec<Option<String>>),
     /// To [`Request::CaptureStop`].
     Capture(Capture),
     /// To [`Request::Dump`] and [`Request::SysctlRead`].

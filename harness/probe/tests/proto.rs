@@ -56,6 +56,13 @@ fn requests_read_back_and_look_as_ever() {
         Request::Inject(Inject::Raw {
             packet: vec![69, 0],
         }),
+        Request::AskNeighbour(AskNeighbour {
+            via: "10.89.0.11".parse().unwrap(),
+            targets: vec!["127.0.0.1:80".parse().unwrap(), target],
+            protocol: Protocol::Tcp,
+            flow: "f2".into(),
+            timeout_ms: 9,
+        }),
         Request::Dump(DumpKind::Ruleset),
         Request::ForeignTable {
             name: "t".into(),

@@ -12,6 +12,7 @@ use netlink_packet_route::address::{
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
+use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use netlink_packet_route::rule::{RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -188,6 +189,30 @@ pub(crate) fn address_del(
         Err(e) if e.raw_os_error() == Some(libc::EADDRNOTAVAIL) => Ok(()),
         other => other,
     }
+}
+
+/// Link and link-layer address of a neighbour, if it is known.
+pub(crate) fn neighbour(address: IpAddr) -> anyhow::Result<Option<(u32, [u8; 6])>> {
+    let (messages, _) = dump(RouteNetlinkMessage::GetNeighbour(
+        NeighbourMessage::default(),
+    ))?;
+    Ok(messages.iter().find_map(|message| {
+        let RouteNetlinkMessage::NewNeighbour(entry) = message else {
+            return None;
+        };
+        let is_it = entry.attributes.iter().any(|a| match a {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => address == *ip,
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => address == *ip,
+            _ => false,
+        });
+        let hardware = entry.attributes.iter().find_map(|a| match a {
+            NeighbourAttribute::LinkLayerAddress(bytes) => bytes.as_slice().try_into().ok(),
+            _ => None,
+        });
+        hardware
+            .filter(|_| is_it)
+            .map(|hardware| (entry.header.ifindex, hardware))
+    }))
 }
 
 /// Sets a link up or down, and its MTU.

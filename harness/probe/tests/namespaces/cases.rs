@@ -41,6 +41,7 @@ pub fn all() -> Vec<Trial> {
         case("serving_is_all_or_nothing", serve_atomic),
         case("segments_outside_the_window_are_injected", out_of_window),
         case("raw_packets_are_sent_as_they_are", raw_packet),
+        case("a_neighbour_is_asked_at_any_address", neighbour),
         case("a_capture_keeps_the_newest_packets", capture_bounded),
         case("conntrack_is_read_and_flushed", conntrack),
         case("the_ruleset_is_read_without_nft", ruleset),
@@ -931,6 +932,74 @@ async fn raw_packet(world: World) {
             .await
             .is_err()
     );
+}
+
+/// What CVE-2020-8558 was about: a host that routes 127.0.0.1 serves its neighbours there.
+async fn neighbour(world: World) {
+    let mut listeners = both("web-1", 80);
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        listeners.push(listener("private", protocol, "127.0.0.1", 81));
+    }
+    world.server.serve(listeners).await.unwrap();
+    let ask = |protocol, flow: &str, targets: Vec<SocketAddr>| AskNeighbour {
+        via: if targets[0].is_ipv4() {
+            SERVER4
+        } else {
+            SERVER6
+        }
+        .parse()
+        .unwrap(),
+        targets,
+        protocol,
+        flow: flow.into(),
+        timeout_ms: 10_000,
+    };
+    let got = async |flow: &str| -> Vec<u64> {
+        let all = world.server.received(flow).await.unwrap();
+        all.iter().map(|received| received.seq).collect()
+    };
+    for (protocol, what) in [(Protocol::Tcp, "SYN-ACK"), (Protocol::Udp, "datagram")] {
+        for (loopback, real) in [("127.0.0.1", SERVER4), ("::1", SERVER6)] {
+            let flow = format!("guarded {protocol:?} {real}");
+            let targets = vec![at(loopback, 80), at(loopback, 81), at(real, 80)];
+            let answers = world
+                .client
+                .ask_neighbour(ask(protocol, &flow, targets))
+                .await
+                .unwrap();
+            let control = Some(format!("{what} from {}", at(real, 80)));
+            assert_eq!(answers, [None, None, control], "{flow}");
+            if protocol == Protocol::Udp {
+                assert_eq!(got(&flow).await, [2]);
+            }
+        }
+    }
+    world
+        .server
+        .sysctl("ipv4/conf/all/route_localnet", "1")
+        .await
+        .unwrap();
+    for (protocol, what) in [(Protocol::Tcp, "SYN-ACK"), (Protocol::Udp, "datagram")] {
+        let targets = vec![at("127.0.0.1", 80), at("127.0.0.1", 81), at(SERVER4, 80)];
+        let expected: Vec<_> = targets
+            .iter()
+            .map(|target| Some(format!("{what} from {target}")))
+            .collect();
+        let answers = world
+            .client
+            .ask_neighbour(ask(protocol, "open", targets))
+            .await
+            .unwrap();
+        assert_eq!(answers, expected);
+    }
+    let mut got = got("open").await;
+    got.sort_unstable();
+    assert_eq!(got, [0, 1, 2]);
+    let mut nobody = ask(Protocol::Tcp, "nobody", vec![at(SERVER4, 80)]);
+    nobody.via = "10.7.0.99".parse().unwrap();
+    nobody.timeout_ms = 50;
+    let error = world.client.ask_neighbour(nobody).await.unwrap_err();
+    assert!(error.to_string().contains("no neighbour"), "{error}");
 }
 
 async fn capture_bounded(world: World) {
