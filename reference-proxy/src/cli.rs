@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -23,6 +24,7 @@ use crate::{
     health::{self, DEFAULT_HEALTH_TIMEOUT, HealthState},
     metrics::{self, Metrics},
     nft::NetlinkTable,
+    seams::{Plain, Seams},
     watch::{self, WatchOptions},
 };
 
@@ -92,6 +94,14 @@ enum BackendName {
 ///
 /// The exit code is 0 after SIGTERM or SIGINT, 2 for a wrong command line, 1 for everything else that goes wrong.
 pub fn main_with_args(args: Vec<OsString>) -> ExitCode {
+    main_with_seams(args, &Plain)
+}
+
+/// The same, with the parts of the proxy put together by `seams`.
+pub(crate) fn main_with_seams<S: Seams + ?Sized>(
+    args: Vec<OsString>,
+    seams: &'static S,
+) -> ExitCode {
     let args = match Args::try_parse_from(args) {
         Ok(args) => args,
         Err(error) => {
@@ -113,7 +123,7 @@ pub fn main_with_args(args: Vec<OsString>) -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .try_init();
-    match run(args) {
+    match run(args, seams) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -159,7 +169,8 @@ fn node_name(given: Option<&str>) -> anyhow::Result<String> {
     }
 }
 
-fn run(args: Args) -> anyhow::Result<()> {
+fn run<S: Seams + ?Sized>(mut args: Args, seams: &'static S) -> anyhow::Result<()> {
+    args.watch_timeout = seams.watch_timeout(args.watch_timeout);
     if args.cleanup {
         return NetlinkTable::open()
             .and_then(|mut table| table.delete())
@@ -178,7 +189,7 @@ fn run(args: Args) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("failed to start the runtime")?;
-    let outcome = runtime.block_on(serve(args, node, settings, healthz, metrics_at));
+    let outcome = runtime.block_on(serve(args, node, settings, healthz, metrics_at, seams));
     runtime.shutdown_background();
     outcome
 }
@@ -200,12 +211,13 @@ async fn client(args: &Args) -> anyhow::Result<kube::Client> {
     Ok(kube::Client::try_from(config)?)
 }
 
-async fn serve(
+async fn serve<S: Seams + ?Sized>(
     args: Args,
     node: String,
     settings: Settings,
     healthz: Option<SocketAddr>,
     metrics_at: Option<SocketAddr>,
+    seams: &'static S,
 ) -> anyhow::Result<()> {
     let client = client(&args)
         .await
@@ -221,19 +233,26 @@ async fn serve(
         client.clone(),
         options.clone(),
         sender.clone(),
+        seams,
     ));
     tokio::spawn(watch::slices(
         client.clone(),
         options.clone(),
         sender.clone(),
+        seams,
     ));
-    tokio::spawn(watch::node(client, options, sender.clone()));
+    tokio::spawn(watch::node(client, options, sender.clone(), seams));
     if matches!(settings.node_ports, NodePortAddresses::Ranges(_)) {
         let sender = sender.clone();
         let mut addresses = Addresses::open().context("failed to list the node's addresses")?;
         thread::spawn(move || {
             let mut last = addresses.current();
-            let mut alive = sender.send(Event::Addresses(last.clone())).is_ok();
+            let report = |current: &BTreeSet<IpAddr>| {
+                seams
+                    .event(Event::Addresses(current.clone()))
+                    .is_none_or(|event| sender.send(event).is_ok())
+            };
+            let mut alive = report(&last);
             while alive {
                 if let Err(error) = addresses.wait() {
                     tracing::error!("failed to follow the node's addresses: {error}");
@@ -241,13 +260,19 @@ async fn serve(
                 }
                 let current = addresses.current();
                 if current != last {
-                    last.clone_from(&current);
-                    alive = sender.send(Event::Addresses(current)).is_ok();
+                    last = current;
+                    alive = report(&last);
                 }
             }
         });
     }
-    let engine = Engine::new(settings, (sender, events), health.clone(), metrics.clone());
+    let engine = Engine::new(
+        settings,
+        seams,
+        (sender, events),
+        health.clone(),
+        metrics.clone(),
+    );
     let mut stop = signal(SignalKind::terminate()).context("failed to wait for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("failed to wait for signals")?;
     if args.print_ruleset {
@@ -261,13 +286,14 @@ async fn serve(
     }
     let backend = match args.backend {
         BackendName::Netlink => {
-            Backend::Netlink(NetlinkTable::open().context("failed to open the netlink socket")?)
+            let table = NetlinkTable::with_layout(seams.layout());
+            Backend::Netlink(table.context("failed to open the netlink socket")?)
         }
         BackendName::Nft => {
             Backend::Command(CommandBackend::new().context("failed to open the netlink socket")?)
         }
     };
-    let _health = health::serve(health, healthz, metrics.clone());
+    let _health = health::serve_with(health, healthz, metrics.clone(), seams);
     let _metrics = metrics_at.map(|at| metrics::serve(metrics, at));
     let (gone, engine_gone) = tokio::sync::oneshot::channel::<()>();
     thread::Builder::new()

@@ -6,8 +6,9 @@ use ipnet::IpNet;
 
 use crate::{
     endpoints::{EndpointSets, Target, endpoint_sets},
-    model::{Node, Service, ServicePort, Slice},
+    model::{Node, Service, ServicePort, Slice, SliceKey},
     ruleset::{Data, Element, Family, Frontend, Key, Protocol, SetId, SetKind, Verdict, View},
+    seams::{Choice, Seams},
 };
 
 /// What the compiler knows about this node.
@@ -91,12 +92,13 @@ pub struct Compiled {
 }
 
 /// Compiles a Service, for those of its frontends that `owned` says it owns.
-pub fn compile<'a>(
+pub fn compile<S: Seams + ?Sized>(
     service: &Service,
-    slices: impl Iterator<Item = &'a Slice> + Clone,
+    slices: &[(SliceKey, Slice)],
     around: &Surroundings,
     frontends: &[(Frontend, FrontendKind, usize)],
     owned: impl Fn(&Frontend) -> bool,
+    seams: &S,
 ) -> Compiled {
     let mut out = Compiled::default();
     for family in Family::ALL {
@@ -110,7 +112,18 @@ pub fn compile<'a>(
                     .iter()
                     .any(|(f, _, port)| *port == at && Family::of(f.ip) == family)
                     .then(|| {
-                        endpoint_sets(slices.clone(), port, family, around.node.zone.as_deref())
+                        let zone = around.node.zone.as_deref();
+                        let all = slices.iter().map(|(_, slice)| slice);
+                        let mut sets = endpoint_sets(all, port, family, zone);
+                        let choice = Choice {
+                            service,
+                            port,
+                            family,
+                            slices,
+                            around,
+                        };
+                        seams.endpoints(choice, &mut sets);
+                        sets
                     })
             })
             .collect();
@@ -141,6 +154,7 @@ pub fn compile<'a>(
     for ip in &service.cluster_ips {
         out.shared.push(element(SetKind::ClusterIps, Key::Ip(*ip)));
     }
+    seams.compiled(service, frontends, &mut out);
     out.own.sort_unstable();
     out.shared.sort_unstable();
     out.shared.dedup();
@@ -152,7 +166,7 @@ pub fn compile<'a>(
 }
 
 /// An element of a set of the family of its key.
-fn element(kind: SetKind, key: Key) -> Element {
+pub(crate) fn element(kind: SetKind, key: Key) -> Element {
     let ip = match key {
         Key::Frontend(frontend)
         | Key::Slot(_, frontend)

@@ -23,6 +23,7 @@ use std::{
     collections::{HashMap, HashSet},
     io,
     net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use wire::{DumpFilter, Family, Listed};
@@ -95,10 +96,63 @@ pub fn is_stale(entry: &UdpEntry, valid: &HashMap<UdpFrontend, HashSet<SocketAdd
     translated || !endpoints.is_empty()
 }
 
+/// Endpoints that rules lead to which come into force while stale entries are being removed.
+///
+/// Entries are removed beside the changes of the rules, so a removal may act on what was true a moment ago, and find entries that newer rules
+/// have made. So each change is promised before it comes into force, and kept until the removal that knows it begins: an entry that is made by
+/// new rules finds its promise made.
+#[derive(Clone, Debug, Default)]
+pub struct Promises(Arc<Mutex<HashMap<UdpFrontend, Promise>>>);
+
+#[derive(Debug)]
+struct Promise {
+    change: u64,
+    serving: HashSet<SocketAddr>,
+}
+
+impl Promises {
+    /// Before change number `change` comes into force: what its frontends lead to then. Numbers grow.
+    pub fn make<'a>(
+        &self,
+        change: u64,
+        serving: impl Iterator<Item = (UdpFrontend, &'a HashSet<SocketAddr>)>,
+    ) {
+        self.with(|promises| {
+            for (frontend, serving) in serving {
+                let serving = serving.clone();
+                promises.insert(frontend, Promise { change, serving });
+            }
+        });
+    }
+
+    /// Before a removal begins that knows all changes up to number `change`.
+    pub fn keep(&self, change: u64) {
+        self.with(|promises| promises.retain(|_, promise| promise.change > change));
+    }
+
+    fn covers(&self, entry: &UdpEntry) -> bool {
+        let frontend = UdpFrontend {
+            addr: entry.original_destination.ip(),
+            port: entry.original_destination.port(),
+        };
+        self.with(|promises| {
+            promises
+                .get(&frontend)
+                .is_some_and(|promise| promise.serving.contains(&entry.reply_source))
+        })
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut HashMap<UdpFrontend, Promise>) -> T) -> T {
+        // Nothing is left half done by a panic in between.
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 /// The kernel's connection tracking table, in the network namespace of the thread that opened it.
 #[derive(Debug)]
 pub struct Conntrack {
     socket: wire::Socket,
+    promises: Promises,
 }
 
 impl Conntrack {
@@ -108,9 +162,10 @@ impl Conntrack {
     ///
     /// The socket could not be made, for instance because the kernel has no netfilter netlink. Missing rights and a missing
     /// `nf_conntrack_netlink` show up at the first [`Conntrack::remove_stale`] only.
-    pub fn open() -> io::Result<Self> {
+    pub fn open(promises: Promises) -> io::Result<Self> {
         Ok(Self {
             socket: wire::Socket::open()?,
+            promises,
         })
     }
 
@@ -131,13 +186,27 @@ impl Conntrack {
         &mut self,
         stale: &HashMap<UdpFrontend, HashSet<SocketAddr>>,
     ) -> io::Result<Removed> {
+        self.remove(stale.keys(), |entry| is_stale(entry, stale))
+    }
+
+    /// Deletes those UDP entries of `frontends` that `doomed` says have to go; see [`Conntrack::remove_stale`]. Entries of other frontends may
+    /// be shown to it too.
+    ///
+    /// # Errors
+    ///
+    /// As [`Conntrack::remove_stale`].
+    pub fn remove<'a>(
+        &mut self,
+        frontends: impl Iterator<Item = &'a UdpFrontend> + Clone,
+        doomed: impl Fn(&UdpEntry) -> bool,
+    ) -> io::Result<Removed> {
         let mut removed = Removed::default();
         let mut first_error = None;
         for family in [Family::Ipv4, Family::Ipv6] {
-            let Some(filter) = common_filter(family, stale.keys()) else {
+            let Some(filter) = common_filter(family, frontends.clone()) else {
                 continue;
             };
-            let outcome = self.remove_stale_in(family, filter, stale, &mut removed);
+            let outcome = self.remove_in(family, filter, &doomed, &mut removed);
             if let (Err(error), None) = (outcome, &first_error) {
                 first_error = Some(error);
             }
@@ -145,26 +214,27 @@ impl Conntrack {
         first_error.map_or(Ok(removed), Err)
     }
 
-    fn remove_stale_in(
+    fn remove_in(
         &mut self,
         family: Family,
         filter: DumpFilter,
-        stale: &HashMap<UdpFrontend, HashSet<SocketAddr>>,
+        doomed: &dyn Fn(&UdpEntry) -> bool,
         removed: &mut Removed,
     ) -> io::Result<()> {
+        let promises = &self.promises;
         for attempt in 1..=DUMP_ATTEMPTS {
-            let mut doomed = Vec::new();
+            let mut keys = Vec::new();
             let Listed {
                 entries,
                 interrupted,
             } = self.socket.dump_udp(family, filter, |entry, key| {
-                if is_stale(entry, stale) {
-                    doomed.push(key.to_owned());
+                if doomed(entry) && !promises.covers(entry) {
+                    keys.push(key.to_owned());
                 }
             })?;
             removed.listed += entries;
             // A partial listing is still true as far as it goes, so act on it before listing again.
-            let deleted = self.socket.delete(family, &doomed)?;
+            let deleted = self.socket.delete(family, &keys)?;
             match family {
                 Family::Ipv4 => removed.ipv4 += deleted,
                 Family::Ipv6 => removed.ipv6 += deleted,
@@ -317,6 +387,23 @@ mod tests {
             };
             assert_eq!(is_stale(&entry, &map), expected, "{what}");
         }
+    }
+
+    #[test]
+    fn promises_cover_what_newer_rules_make_until_a_removal_knows_them() {
+        let (old, new) = ("10.244.1.11:8080", "10.244.2.11:8080");
+        let entry = |to| UdpEntry {
+            original_destination: addr("10.96.0.10:80"),
+            reply_source: addr(to),
+        };
+        let promises = Promises::default();
+        let serving = HashSet::from([addr(new)]);
+        promises.make(7, [(frontend("10.96.0.10:80"), &serving)].into_iter());
+        promises.keep(6);
+        assert!(promises.covers(&entry(new)));
+        assert!(!promises.covers(&entry(old)));
+        promises.keep(7);
+        assert!(!promises.covers(&entry(new)));
     }
 
     #[test]

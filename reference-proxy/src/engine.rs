@@ -19,12 +19,13 @@ use ipnet::IpNet;
 use crate::{
     backend::Backend,
     compile::Surroundings,
-    conntrack::{Conntrack, UdpFrontend},
+    conntrack::{Conntrack, Promises, UdpFrontend},
     health::HealthState,
     metrics::{IpFamily, Metrics, SyncKind, TrafficPolicy},
     model::{Node, Service, ServiceKey, Slice, SliceKey},
     nft::Monitor,
     ruleset::{Frontend, render},
+    seams::Seams,
     state::{State, Work},
 };
 
@@ -89,8 +90,9 @@ const BOTH: [IpFamily; 2] = [IpFamily::IPv4, IpFamily::IPv6];
 
 /// The loop's state.
 #[derive(Debug)]
-pub struct Engine {
+pub struct Engine<S: Seams + ?Sized> {
     settings: Settings,
+    seams: &'static S,
     state: State,
     events: Receiver<Event>,
     /// For the threads that watch the kernel.
@@ -103,14 +105,19 @@ pub struct Engine {
     triggers: Vec<jiff::Timestamp>,
     /// Stale connection tracking entries to remove once the kernel has the rules, kept over failures (kubernetes/kubernetes#112604).
     stale: Stale,
+    /// What removals of stale entries have to know of changes that come into force beside them.
+    promises: Promises,
+    /// Number of the last change.
+    change: u64,
     /// Frontends whose affinities to look at once the kernel has the rules.
     affinity: HashSet<Frontend>,
 }
 
-impl Engine {
+impl<S: Seams + ?Sized> Engine<S> {
     /// An engine that gets its events from `events`; `sender` is the other end.
     pub fn new(
         settings: Settings,
+        seams: &'static S,
         (sender, events): (Sender<Event>, Receiver<Event>),
         health: HealthState,
         metrics: Metrics,
@@ -118,6 +125,7 @@ impl Engine {
         let mut engine = Self {
             state: State::default(),
             settings,
+            seams,
             events,
             sender,
             health,
@@ -127,6 +135,8 @@ impl Engine {
             listed: HashSet::new(),
             triggers: Vec::new(),
             stale: HashMap::new(),
+            promises: Promises::default(),
+            change: 0,
             affinity: HashSet::new(),
         };
         engine.look_around();
@@ -143,13 +153,16 @@ impl Engine {
                 Err(mpsc::RecvError) => break,
             }
         }
-        self.state.sync_first();
+        self.state.sync_with(self.seams, true);
         render(&self.state.elements())
     }
 
     /// Runs until nobody can send events any more, which is never as long as it watches the kernel itself.
     pub fn run(mut self, mut backend: Backend) {
-        let conntrack = spawn_conntrack(self.metrics.clone());
+        let conntrack = spawn_conntrack(self.metrics.clone(), self.seams, self.promises.clone());
+        if let Err(error) = self.seams.start(&mut backend) {
+            tracing::warn!("failed to start: {error}");
+        }
         let mut first = true;
         let mut adopt = false;
         let mut retry: Option<Duration> = None;
@@ -299,30 +312,32 @@ impl Engine {
                 .copied()
                 .collect(),
         };
-        self.state.set_surroundings(Surroundings {
+        let mut around = Surroundings {
             node,
             node_port_ips,
             cluster_cidrs: self.settings.cluster_cidrs.clone(),
-        })
+        };
+        self.seams.surroundings(&mut around);
+        self.state.set_surroundings(around)
     }
 
     fn sync(
         &mut self,
         backend: &mut Backend,
-        conntrack: &Sender<Stale>,
+        conntrack: &Sender<Removal>,
         first: bool,
         full: bool,
     ) -> std::io::Result<()> {
         let start = Instant::now();
-        let mut work = if first {
-            self.state.sync_first()
-        } else {
-            self.state.sync()
-        };
+        let mut work = self.state.sync_with(self.seams, first);
+        self.change += 1;
+        let coming = work.udp.iter().map(|(frontend, to)| (udp(frontend), to));
+        self.promises.make(self.change, coming);
         let outcome = if full {
             self.adopt(backend)
         } else {
-            match backend.apply(&mut work.changes) {
+            let elements = || self.state.elements();
+            match self.seams.apply(backend, &mut work.changes, &elements) {
                 Ok(()) => Ok(()),
                 Err(error) => {
                     // Probably the table is not what we think it is; say so once and look.
@@ -335,7 +350,7 @@ impl Engine {
         self.affinity.extend(std::mem::take(&mut work.affinity));
         self.report(&work, first);
         outcome?;
-        if !full && cfg!(debug_assertions) && self.state.len() < READ_BACK_LIMIT {
+        if !full && self.seams.reads_back() && self.state.len() < READ_BACK_LIMIT {
             match backend.difference(&self.state.elements())? {
                 None => {}
                 Some(difference) => {
@@ -356,13 +371,17 @@ impl Engine {
         }
         if !stale.is_empty() {
             // It ends with the process.
-            let _ = conntrack.send(stale);
+            let _ = conntrack.send(Removal {
+                change: self.change,
+                stale,
+            });
         }
         if !self.affinity.is_empty() {
             let (state, affinity) = (&self.state, &self.affinity);
-            backend.forget_affinities(|client, frontend, endpoint| {
-                affinity.contains(frontend) && !state.affinity_holds(client, frontend, endpoint)
-            })?;
+            self.seams
+                .forget_affinities(backend, &mut |client, frontend, endpoint| {
+                    affinity.contains(frontend) && !state.affinity_holds(client, frontend, endpoint)
+                })?;
             self.affinity.clear();
         }
         tracing::debug!(
@@ -375,7 +394,7 @@ impl Engine {
     }
 
     fn adopt(&self, backend: &mut Backend) -> std::io::Result<()> {
-        match backend.adopt(|| self.state.elements())? {
+        match self.seams.adopt(backend, &|| self.state.elements())? {
             None => tracing::info!("the table is as it should be"),
             Some(difference) => tracing::info!("made the table anew or repaired it: {difference}"),
         }
@@ -384,7 +403,9 @@ impl Engine {
 
     fn report(&mut self, work: &Work, first: bool) {
         if work.health || first {
-            self.health.set_service_health(self.state.health());
+            let mut services: Vec<_> = self.state.health().collect();
+            self.seams.health(&mut services);
+            self.health.set_service_health(services);
         }
         let now = jiff::Timestamp::now();
         for triggered in self.triggers.drain(..) {
@@ -429,6 +450,19 @@ impl Engine {
 
 type Stale = HashMap<Frontend, HashSet<SocketAddr>>;
 
+/// What a change made stale, once it is in force.
+struct Removal {
+    change: u64,
+    stale: Stale,
+}
+
+fn udp(frontend: &Frontend) -> UdpFrontend {
+    UdpFrontend {
+        addr: frontend.ip,
+        port: frontend.port,
+    }
+}
+
 /// How long after the first look the second one comes where [`old_packets_gone`] cannot tell: packets that met the old rules may have made an
 /// entry while the new ones came into force.
 const SECOND_LOOK: Duration = Duration::from_millis(50);
@@ -442,8 +476,12 @@ fn old_packets_gone() -> bool {
 }
 
 /// Removes stale entries on a thread of its own, so that a large table does not hold up the rules (kubernetes/kubernetes#135323).
-fn spawn_conntrack(metrics: Metrics) -> Sender<Stale> {
-    let (sender, receiver) = mpsc::channel::<Stale>();
+fn spawn_conntrack<S: Seams + ?Sized>(
+    metrics: Metrics,
+    seams: &'static S,
+    promises: Promises,
+) -> Sender<Removal> {
+    let (sender, receiver) = mpsc::channel::<Removal>();
     thread::spawn(move || {
         let mut conntrack: Option<Conntrack> = None;
         let mut again: Stale = HashMap::new();
@@ -461,20 +499,23 @@ fn spawn_conntrack(metrics: Metrics) -> Sender<Stale> {
                     .map_err(|mpsc::RecvError| RecvTimeoutError::Disconnected),
                 Some(wait) => receiver.recv_timeout(wait),
             };
-            let mut stale = match received {
-                Ok(stale) => stale,
-                Err(RecvTimeoutError::Timeout) => HashMap::new(),
+            let mut stale = HashMap::new();
+            let mut next = match received {
+                Ok(removal) => Some(removal),
+                Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            while let Ok(more) = receiver.try_recv() {
-                stale.extend(more);
+            while let Some(removal) = next {
+                stale.extend(removal.stale);
+                promises.keep(removal.change);
+                next = receiver.try_recv().ok();
             }
             let fresh = stale.clone();
             for (frontend, serving) in std::mem::take(&mut again) {
                 // Newer knowledge counts.
                 stale.entry(frontend).or_insert(serving);
             }
-            let incomplete = remove_stale(&mut conntrack, &stale, &metrics);
+            let incomplete = remove_stale(&mut conntrack, &stale, &promises, &metrics, seams);
             again = if incomplete { stale } else { fresh };
         }
     });
@@ -482,10 +523,16 @@ fn spawn_conntrack(metrics: Metrics) -> Sender<Stale> {
 }
 
 /// Returns whether the same has to be done again.
-fn remove_stale(conntrack: &mut Option<Conntrack>, stale: &Stale, metrics: &Metrics) -> bool {
+fn remove_stale<S: Seams + ?Sized>(
+    conntrack: &mut Option<Conntrack>,
+    stale: &Stale,
+    promises: &Promises,
+    metrics: &Metrics,
+    seams: &S,
+) -> bool {
     let start = Instant::now();
     if conntrack.is_none() {
-        match Conntrack::open() {
+        match Conntrack::open(promises.clone()) {
             Ok(opened) => *conntrack = Some(opened),
             Err(error) => {
                 tracing::warn!("failed to open connection tracking: {error}");
@@ -498,15 +545,9 @@ fn remove_stale(conntrack: &mut Option<Conntrack>, stale: &Stale, metrics: &Metr
     };
     let valid = stale
         .iter()
-        .map(|(frontend, serving)| {
-            let frontend = UdpFrontend {
-                addr: frontend.ip,
-                port: frontend.port,
-            };
-            (frontend, serving.clone())
-        })
+        .map(|(frontend, serving)| (udp(frontend), serving.clone()))
         .collect();
-    match table.remove_stale(&valid) {
+    match seams.remove_stale(table, &valid) {
         Ok(removed) => {
             metrics.observe_conntrack(start.elapsed(), removed.ipv4, removed.ipv6);
             removed.incomplete

@@ -26,7 +26,10 @@ use serde::Serialize;
 use tokio::{sync::watch, task::JoinHandle};
 
 use self::http::{Handler, Listening};
-use crate::metrics::{HealthEndpoint, Metrics};
+use crate::{
+    metrics::{HealthEndpoint, Metrics},
+    seams::{Asked, Plain, Seams},
+};
 
 /// After this time without a sync that covers it, a queued update makes the proxy unhealthy: twice kube-proxy's default sync period.
 pub const DEFAULT_HEALTH_TIMEOUT: Duration = Duration::from_secs(60);
@@ -254,19 +257,34 @@ impl Drop for HealthServers {
 ///
 /// When called outside a tokio runtime.
 pub fn serve(state: HealthState, healthz: Option<SocketAddr>, metrics: Metrics) -> HealthServers {
+    serve_with(state, healthz, metrics, &Plain)
+}
+
+/// The same, with answers that pass through `seams`.
+///
+/// # Panics
+///
+/// When called outside a tokio runtime.
+pub fn serve_with<S: Seams + ?Sized>(
+    state: HealthState,
+    healthz: Option<SocketAddr>,
+    metrics: Metrics,
+    seams: &'static S,
+) -> HealthServers {
     let (bound, healthz_addr) = watch::channel(None);
-    let task = tokio::spawn(keep_listening(state, healthz, metrics, bound));
+    let task = tokio::spawn(keep_listening(state, healthz, metrics, bound, seams));
     HealthServers {
         task,
         healthz: healthz_addr,
     }
 }
 
-async fn keep_listening(
+async fn keep_listening<S: Seams + ?Sized>(
     state: HealthState,
     healthz: Option<SocketAddr>,
     metrics: Metrics,
     bound: watch::Sender<Option<SocketAddr>>,
+    seams: &'static S,
 ) {
     let mut changes = state.shared.changed.subscribe();
     let mut node_server: Option<Listening> = None;
@@ -293,6 +311,7 @@ async fn keep_listening(
         let mut missing = false;
         if let (Some(addr), None) = (healthz, &node_server) {
             let handler = node_handler(state.clone(), metrics.clone());
+            let handler = through(seams, Asked::Node, handler);
             node_server = start(addr, handler, &mut failing);
             missing |= node_server.is_none();
             bound.send_replace(node_server.as_ref().map(Listening::local));
@@ -302,6 +321,7 @@ async fn keep_listening(
                 continue;
             }
             let handler = service_handler(state.clone(), listener.service.clone());
+            let handler = through(seams, Asked::Service, handler);
             match start(listener.at, handler, &mut failing) {
                 Some(listening) => {
                     tracing::info!(service = ?listener.service, at = %listener.at, "health check port opened");
@@ -317,6 +337,14 @@ async fn keep_listening(
             () = tokio::time::sleep(BIND_RETRY), if missing => {}
         }
     }
+}
+
+fn through<S: Seams + ?Sized>(seams: &'static S, asked: Asked, handler: Handler) -> Handler {
+    Arc::new(move |path| {
+        let mut response = handler(path);
+        seams.answer(asked, &mut response);
+        response
+    })
 }
 
 fn start(

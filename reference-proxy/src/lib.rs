@@ -16,9 +16,12 @@ pub mod engine;
 pub mod health;
 pub mod metrics;
 pub mod model;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 pub mod nft;
 pub mod objects;
 pub mod ruleset;
+pub mod seams;
 pub mod state;
 pub mod watch;
 

@@ -13,6 +13,7 @@ use crate::{
     health::{ServiceHealth, ServiceKey as HealthKey},
     model::{Service, ServiceKey, Slice, SliceKey},
     ruleset::{Changes, Data, Element, Frontend, Key, Protocol, SetId},
+    seams::{Plain, Seams},
 };
 
 /// A Service's claim to a frontend; the smallest one wins.
@@ -200,7 +201,7 @@ impl State {
     }
 
     /// Brings the claims of the changed Services up to date and marks those Services that win or lose a frontend.
-    fn settle_claims(&mut self) {
+    fn settle_claims<S: Seams + ?Sized>(&mut self, seams: &S) {
         let reclaim = std::mem::take(&mut self.reclaim);
         let mut losers_and_winners = Vec::new();
         for key in reclaim {
@@ -210,7 +211,11 @@ impl State {
             let new = entry
                 .service
                 .as_ref()
-                .map(|service| frontends(service, &self.around))
+                .map(|service| {
+                    let mut all = frontends(service, &self.around);
+                    seams.frontends(&key, service, &mut all);
+                    all
+                })
                 .unwrap_or_default();
             let old = std::mem::replace(&mut entry.claims, new.clone());
             for (frontend, kind, _) in &old {
@@ -244,20 +249,23 @@ impl State {
 
     /// Compiles what changed and returns the difference to the last time.
     pub fn sync(&mut self) -> Work {
-        self.sync_as(false)
+        self.sync_with(&Plain, false)
     }
 
     /// Compiles everything that is there for the first time. The difference is left empty: take [`State::elements`].
     pub fn sync_first(&mut self) -> Work {
-        self.sync_as(true)
+        self.sync_with(&Plain, true)
     }
 
-    fn sync_as(&mut self, first: bool) -> Work {
+    /// Either of the two, through `seams`.
+    pub fn sync_with<S: Seams + ?Sized>(&mut self, seams: &S, first: bool) -> Work {
         let mut work = Work::default();
         let mut ledger = Ledger::new(first);
         self.moved = false;
-        self.settle_claims();
-        let node_elements = compile_node(&self.around);
+        self.settle_claims(seams);
+        let mut node_elements = compile_node(&self.around);
+        seams.node_elements(&self.around, &mut node_elements);
+        node_elements.sort_unstable();
         ledger.change(&self.node_elements, &node_elements);
         self.node_elements = node_elements;
 
@@ -270,10 +278,11 @@ impl State {
                 None => Compiled::default(),
                 Some(service) => compile(
                     service,
-                    entry.slices.iter().map(|(_, slice)| slice),
+                    &entry.slices,
                     &self.around,
                     &entry.claims,
                     |frontend| self.owner(frontend) == Some(&key),
+                    seams,
                 ),
             };
             let affinity = entry.service.as_ref().and_then(|service| service.affinity);

@@ -19,6 +19,7 @@ use crate::{
     engine::{Event, Feed},
     model::{Node, Service, Slice},
     objects::{EndpointSliceObject, NodeObject, ServiceObject},
+    seams::Seams,
 };
 
 /// Services that another proxy serves, and headless ones, carry one of these labels.
@@ -27,6 +28,15 @@ const SERVICE_LABELS: &str =
 
 /// The label of another proxy counts on Services only (kubernetes/kubernetes#98577 is about the one below).
 const SLICE_LABELS: &str = "!service.kubernetes.io/headless";
+
+/// The label selector of a watch.
+pub fn selector(feed: Feed) -> &'static str {
+    match feed {
+        Feed::Services => SERVICE_LABELS,
+        Feed::Slices => SLICE_LABELS,
+        Feed::Node => "",
+    }
+}
 
 /// How many objects a page of a list has, as in client-go.
 const PAGE: u32 = 500;
@@ -78,14 +88,21 @@ impl Backoff for Patience {
 }
 
 /// Watches Services until the engine is gone.
-pub async fn services(client: Client, options: WatchOptions, events: Sender<Event>) {
-    let config = config(&options).labels(SERVICE_LABELS);
-    follow::<ServiceObject>(
+pub async fn services<S: Seams + ?Sized>(
+    client: Client,
+    options: WatchOptions,
+    events: Sender<Event>,
+    seams: &'static S,
+) {
+    let config = config(&options).labels(seams.selector(Feed::Services));
+    follow::<ServiceObject, S>(
         Api::all(client),
         config,
         Feed::Services,
         &events,
+        seams,
         |object, gone| {
+            seams.service_object(object);
             let key = key(object)?;
             let service = if gone { None } else { Service::parse(object) };
             Some(Event::Service(key, service))
@@ -95,15 +112,22 @@ pub async fn services(client: Client, options: WatchOptions, events: Sender<Even
 }
 
 /// Watches EndpointSlices until the engine is gone.
-pub async fn slices(client: Client, options: WatchOptions, events: Sender<Event>) {
-    let config = config(&options).labels(SLICE_LABELS);
+pub async fn slices<S: Seams + ?Sized>(
+    client: Client,
+    options: WatchOptions,
+    events: Sender<Event>,
+    seams: &'static S,
+) {
+    let config = config(&options).labels(seams.selector(Feed::Slices));
     let node = options.node.clone();
-    follow::<EndpointSliceObject>(
+    follow::<EndpointSliceObject, S>(
         Api::all(client),
         config,
         Feed::Slices,
         &events,
+        seams,
         |object, gone| {
+            seams.slice_object(object, &node);
             let key = key(object)?;
             let slice = if gone {
                 None
@@ -123,15 +147,22 @@ pub async fn slices(client: Client, options: WatchOptions, events: Sender<Event>
 }
 
 /// Watches the Node of this node until the engine is gone.
-pub async fn node(client: Client, options: WatchOptions, events: Sender<Event>) {
+pub async fn node<S: Seams + ?Sized>(
+    client: Client,
+    options: WatchOptions,
+    events: Sender<Event>,
+    seams: &'static S,
+) {
     let config = config(&options).fields(&format!("metadata.name={}", options.node));
     let name = options.node.clone();
-    follow::<NodeObject>(
+    follow::<NodeObject, S>(
         Api::all(client),
         config,
         Feed::Node,
         &events,
+        seams,
         |object, gone| {
+            seams.node_object(object);
             // A server that does not know the field selector sends every Node.
             let ours = object.metadata.name.as_deref() == Some(&name);
             ours.then(|| Event::Node((!gone).then(|| Node::parse(object))))
@@ -152,12 +183,13 @@ fn key(object: &impl Resource) -> Option<std::sync::Arc<str>> {
 }
 
 /// Turns a watch into events. After a list, [`Event::Listed`] says which objects exist, so that those deleted while nobody watched go.
-async fn follow<K>(
+async fn follow<K, S: Seams + ?Sized>(
     api: Api<K>,
     config: watcher::Config,
     feed: Feed,
     events: &Sender<Event>,
-    convert: impl Fn(&K, bool) -> Option<Event>,
+    seams: &'static S,
+    convert: impl Fn(&mut K, bool) -> Option<Event>,
 ) where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
@@ -169,8 +201,8 @@ async fn follow<K>(
                 listed.clear();
                 continue;
             }
-            Ok(watcher::Event::InitApply(object)) => {
-                let event = convert(&object, false);
+            Ok(watcher::Event::InitApply(mut object)) => {
+                let event = convert(&mut object, false);
                 match &event {
                     Some(Event::Service(key, _) | Event::Slice(key, _, _)) => {
                         listed.insert(key.clone());
@@ -183,14 +215,17 @@ async fn follow<K>(
                 event
             }
             Ok(watcher::Event::InitDone) => Some(Event::Listed(feed, std::mem::take(&mut listed))),
-            Ok(watcher::Event::Apply(object)) => convert(&object, false),
-            Ok(watcher::Event::Delete(object)) => convert(&object, true),
+            Ok(watcher::Event::Apply(mut object)) => convert(&mut object, false),
+            Ok(watcher::Event::Delete(mut object)) => convert(&mut object, true),
             Err(error) => {
                 tracing::warn!(?feed, "failed to watch: {error}");
+                if !seams.goes_on(feed) {
+                    return;
+                }
                 continue;
             }
         };
-        if let Some(event) = event
+        if let Some(event) = event.and_then(|event| seams.event(event))
             && events.send(event).is_err()
         {
             return;

@@ -10,4 +10,4 @@ mod table;
 mod wire;
 
 pub use self::monitor::Monitor;
-pub use self::table::{Difference, NetlinkTable};
+pub use self::table::{Difference, Layout, NetlinkTable};

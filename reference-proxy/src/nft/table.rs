@@ -19,17 +19,37 @@ use super::{
     wire::{self, WireData, WireKey},
 };
 use crate::ruleset::{
-    CHAINS, Chain, Changes, Data, Element, Family, Frontend, SetId, SetKind, TABLE, affinity_rules,
-    rules, sets,
+    CHAINS, Chain, Changes, Data, Element, Family, Frontend, Rule, SetId, SetKind, TABLE,
+    affinity_rules, rules, sets,
 };
 
 /// A netlink attribute's length has 16 bits, so a message holds this many elements at most.
 const ELEMENTS_PER_MESSAGE: usize = 400;
 
+/// Where the rules of the table come from.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    /// The rules of a chain.
+    pub rules: fn(Chain) -> Vec<Rule>,
+    /// The rules that record affinities with a timeout.
+    pub affinity_rules: fn(Family, u32) -> Vec<Rule>,
+}
+
+impl Default for Layout {
+    /// The rules of `ruleset/layout.rs`.
+    fn default() -> Self {
+        Self {
+            rules,
+            affinity_rules,
+        }
+    }
+}
+
 /// The table, programmed over netlink.
 #[derive(Debug)]
 pub struct NetlinkTable {
     socket: NftSocket,
+    layout: Layout,
     /// Chains made on demand that exist.
     chains: BTreeSet<Chain>,
     /// Affinity sets made on demand that exist.
@@ -88,8 +108,18 @@ impl NetlinkTable {
     ///
     /// The socket could not be made.
     pub fn open() -> io::Result<Self> {
+        Self::with_layout(Layout::default())
+    }
+
+    /// The same, with other rules.
+    ///
+    /// # Errors
+    ///
+    /// The socket could not be made.
+    pub fn with_layout(layout: Layout) -> io::Result<Self> {
         Ok(Self {
             socket: NftSocket::open()?,
+            layout,
             chains: BTreeSet::new(),
             sticky: BTreeSet::new(),
             transactions: 0,
@@ -149,7 +179,7 @@ impl NetlinkTable {
             fixed.push(message::new_chain(chain));
         }
         for chain in CHAINS {
-            for rule in rules(chain) {
+            for rule in (self.layout.rules)(chain) {
                 fixed.push(message::new_rule(chain, &rule));
             }
         }
@@ -323,11 +353,13 @@ impl NetlinkTable {
                 Chain::Affinities => sticky
                     .iter()
                     .map(|set| match set.kind {
-                        SetKind::Sticky(seconds) => affinity_rules(set.family, seconds).len(),
+                        SetKind::Sticky(seconds) => {
+                            (self.layout.affinity_rules)(set.family, seconds).len()
+                        }
                         _ => 0,
                     })
                     .sum(),
-                chain => rules(chain).len(),
+                chain => (self.layout.rules)(chain).len(),
             };
             expected.insert(name, count);
             if !CHAINS.contains(&chain) {
@@ -614,10 +646,11 @@ impl Packer<'_> {
         sticky: &BTreeSet<SetId>,
     ) -> io::Result<()> {
         let chains: Vec<Chain> = chains.difference(&self.table.chains).copied().collect();
+        let layout = self.table.layout;
         for chain in chains {
             let mut atom = Batch::default();
             atom.push(message::new_chain(chain));
-            for rule in rules(chain) {
+            for rule in (layout.rules)(chain) {
                 atom.push(message::new_rule(chain, &rule));
             }
             self.push(&atom)?;
@@ -631,7 +664,7 @@ impl Packer<'_> {
             // Sets of one transaction need different numbers, and these names are unique.
             let id = 1 << 30 | seconds << 1 | u32::from(set.family == Family::V6);
             atom.push(message::new_set(set, id));
-            for rule in affinity_rules(set.family, seconds) {
+            for rule in (layout.affinity_rules)(set.family, seconds) {
                 atom.push(message::new_rule(Chain::Affinities, &rule));
             }
             self.push(&atom)?;
