@@ -2,14 +2,18 @@
 //!
 //! The command is in [`cli`]; what it stands on, from top to bottom: [`plan`] (which cases), [`run`] (attempts, verdicts,
 //! the event log), [`scenario`] (documents), [`cluster`] (worlds with a candidate in them) and [`candidate`] (manifests).
+//! Beside them: [`coverage`] (what the catalogue stands for) and [`diff`] (two candidates compared).
 
 pub mod bench;
 pub mod candidate;
 pub mod cli;
 pub mod cluster;
+pub mod coverage;
+pub mod diff;
 pub mod plan;
 mod roles;
 pub mod run;
 pub mod scenario;
+pub mod selftest;
 
 pub use roles::dispatch;

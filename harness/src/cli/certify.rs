@@ -19,7 +19,10 @@ use reports::{
     log::EventWriter,
     model::{Report, ReportBuilder},
 };
-use tokio::sync::mpsc;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
 
 use super::{Failed, machine, progress::Progress, runtime};
 use crate::{
@@ -245,7 +248,17 @@ fn certify(
         let (events, mut inbox) = mpsc::unbounded_channel();
         let interrupt = stop.clone();
         tokio::spawn(async move {
-            while tokio::signal::ctrl_c().await.is_ok() {
+            // Ctrl-C, and what a supervisor such as a CI system sends when its time is over: both get the reports of what ran so far.
+            let (Ok(mut pressed), Ok(mut told)) = (
+                signal(SignalKind::interrupt()),
+                signal(SignalKind::terminate()),
+            ) else {
+                return;
+            };
+            while let Some(()) = tokio::select! {
+                asked = pressed.recv() => asked,
+                asked = told.recv() => asked,
+            } {
                 if interrupt.swap(true, Ordering::Relaxed) {
                     std::process::exit(130);
                 }
@@ -297,7 +310,7 @@ fn certify(
 }
 
 /// The filter as it was typed, for the report.
-fn filter_argument() -> String {
+pub(super) fn filter_argument() -> String {
     let args: Vec<String> = std::env::args().collect();
     args.iter()
         .enumerate()
@@ -309,7 +322,7 @@ fn filter_argument() -> String {
         .unwrap_or_default()
 }
 
-fn run_id(candidate: &str) -> String {
+pub(super) fn run_id(candidate: &str) -> String {
     let safe: String = candidate
         .chars()
         .map(|c| {
@@ -324,7 +337,7 @@ fn run_id(candidate: &str) -> String {
     format!("{time}-{safe}-{:04x}", rand::random::<u16>())
 }
 
-fn prepare(out: &Path) -> Result<(), Failed> {
+pub(super) fn prepare(out: &Path) -> Result<(), Failed> {
     if out.join("events.jsonl").exists() {
         return Err(Failed::usage(format!(
             "--out {}: it holds an earlier run (events.jsonl); name another directory or remove it",
@@ -339,7 +352,7 @@ fn prepare(out: &Path) -> Result<(), Failed> {
     })
 }
 
-fn candidate_info(candidate: &Candidate) -> CandidateInfo {
+pub(super) fn candidate_info(candidate: &Candidate) -> CandidateInfo {
     CandidateInfo {
         name: candidate.manifest.name.clone(),
         version: candidate.manifest.version.clone(),

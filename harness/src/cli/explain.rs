@@ -6,56 +6,172 @@ use clap::Args;
 
 use super::{Exit, Failed, print};
 use crate::{
+    coverage::{self, Accounts, Bug, Coverage, Occurrence, Row, UnknownSpec},
     plan::{Catalogue, Requirement, Requirements, level_name},
     run::summary,
     scenario::{Case, Document},
 };
 
-/// Explain a requirement, a scenario or a case.
+/// Explain a requirement, a scenario, a case, a bug or an upstream spec.
 #[derive(Debug, Args)]
 pub struct Explain {
-    /// Such as `SVC-CIP-1`, `udp-endpoint-replaced` or `udp-endpoint-replaced[ipv6,nodePort]`.
-    id: String,
+    /// Such as `SVC-CIP-1`, `udp-endpoint-replaced`, `udp-endpoint-replaced[ipv6,nodePort]`, `bug:U13` or
+    /// `Services should serve a basic endpoint from pods`.
+    #[arg(required_unless_present = "all")]
+    id: Option<String>,
+    /// All requirements as a document, in Markdown.
+    #[arg(long, conflicts_with = "id")]
+    all: bool,
 }
 
 impl Explain {
     pub(super) fn run(self) -> Result<Exit, Failed> {
         let requirements = Requirements::embedded()?;
         let catalogue = Catalogue::embedded(&requirements)?;
-        if let Some(requirement) = requirements.get(&self.id) {
-            let mut text = describe(requirement);
-            let _ = writeln!(text, "\nProved by:");
-            for document in &catalogue.documents {
-                if document.header.requirement.contains(&requirement.id) {
-                    let _ = writeln!(
-                        text,
-                        "  {} ({} cases): {}",
-                        document.header.id,
-                        document.cases.len(),
-                        document.header.title
-                    );
-                }
-            }
-            print(&text);
+        let Some(id) = self.id else {
+            print(&coverage::specification(&requirements, &catalogue));
             return Ok(Exit::Ok);
-        }
-        for document in &catalogue.documents {
-            let key = if document.header.id == self.id {
-                document.cases.first()
-            } else {
-                document.cases.iter().find(|key| key.id == self.id)
-            };
-            if let Some(key) = key {
-                let case = document.resolve(key)?;
-                print(&scenario(document, &case, &requirements));
-                return Ok(Exit::Ok);
-            }
-        }
-        Err(Failed::usage(format!(
-            "'{}' is no requirement, scenario or case; `harness list` shows them",
-            self.id
-        )))
+        };
+        let text = if let Some(rule) = requirements.get(&id) {
+            requirement(rule, &catalogue)
+        } else if let Some(text) = of_catalogue(&id, &catalogue, &requirements)? {
+            text
+        } else {
+            of_accounts(&id, &catalogue, &requirements)?
+        };
+        print(&text);
+        Ok(Exit::Ok)
     }
+}
+
+/// A scenario or a case.
+fn of_catalogue(
+    id: &str,
+    catalogue: &Catalogue,
+    requirements: &Requirements,
+) -> Result<Option<String>, Failed> {
+    for document in &catalogue.documents {
+        let key = if document.header.id == id {
+            document.cases.first()
+        } else {
+            document.cases.iter().find(|key| key.id == id)
+        };
+        if let Some(key) = key {
+            let case = document.resolve(key)?;
+            return Ok(Some(scenario(document, &case, requirements)));
+        }
+    }
+    Ok(None)
+}
+
+/// A row of the bug catalogue or an upstream spec.
+fn of_accounts(
+    id: &str,
+    catalogue: &Catalogue,
+    requirements: &Requirements,
+) -> Result<String, Failed> {
+    let accounts = Accounts::embedded()?;
+    let coverage = Coverage::of(&accounts, requirements, catalogue);
+    if id.starts_with("bug:")
+        && let Some(found) = accounts.bugs.get(id)
+    {
+        let row = coverage.bugs.row(&format!("bug:{}", found.id));
+        return Ok(bug(found, row, requirements, catalogue));
+    }
+    match accounts.upstream.names().complete(id) {
+        Ok(name) => {
+            let row = coverage.upstream.row(name);
+            Ok(format!("{name}\n{}", standing(row, catalogue)))
+        }
+        Err(error @ UnknownSpec::Ambiguous(..)) => Err(Failed::usage(error)),
+        Err(UnknownSpec::Unknown(_)) => Err(Failed::usage(format!(
+            "'{id}' is no requirement, scenario, case, bug or upstream spec; `harness list` and `harness coverage` show them"
+        ))),
+    }
+}
+
+fn requirement(rule: &Requirement, catalogue: &Catalogue) -> String {
+    let mut text = describe(rule);
+    if let Some(rationale) = &rule.rationale {
+        let _ = writeln!(text, "\n{rationale}");
+    }
+    if let Some(characteristic) = &rule.characteristic {
+        let _ = writeln!(text, "\nRecorded as: {characteristic}");
+    }
+    let proofs: Vec<_> = catalogue
+        .documents
+        .iter()
+        .filter(|document| document.header.requirement.contains(&rule.id))
+        .map(|document| document.header.id.clone())
+        .collect();
+    if proofs.is_empty() {
+        let why = rule.unproven.as_deref().unwrap_or("yet");
+        let _ = writeln!(text, "\nProved by no scenario: {why}");
+    } else {
+        let _ = write!(text, "\nProved by:\n{}", titles(&proofs, catalogue));
+    }
+    text
+}
+
+fn bug(bug: &Bug, row: Option<&Row>, requirements: &Requirements, catalogue: &Catalogue) -> String {
+    let mut text = format!(
+        "bug:{} ({}; {})\n  {}\n  to be seen: {}\n  {}\n",
+        bug.id,
+        bug.who,
+        bug.places,
+        bug.symptom,
+        bug.seen,
+        match bug.on {
+            Occurrence::Always => "happens each time",
+            Occurrence::Sometimes => "a race or a load: happens with a rate",
+            Occurrence::Never => "cannot be made to happen on one machine",
+        }
+    );
+    text.push_str(&standing(row, catalogue));
+    let name = format!("bug:{}", bug.id);
+    let rules: Vec<_> = requirements
+        .iter()
+        .filter(|rule| rule.source.contains(&name))
+        .map(describe)
+        .collect();
+    if !rules.is_empty() {
+        let _ = write!(text, "\nRequirements:\n{}", rules.concat());
+    }
+    text
+}
+
+/// Where a row of a table stands, and what shows it.
+fn standing(row: Option<&Row>, catalogue: &Catalogue) -> String {
+    let Some(row) = row else {
+        return String::new();
+    };
+    let mut text = format!("\n{}", row.standing.as_str());
+    if let Some(group) = &row.group {
+        let _ = write!(text, " ({group})");
+    }
+    if let Some(note) = &row.note {
+        let _ = write!(text, ": {note}");
+    }
+    text.push('\n');
+    text.push_str(&titles(&row.scenarios, catalogue));
+    text
+}
+
+/// A line per scenario.
+fn titles(ids: &[String], catalogue: &Catalogue) -> String {
+    let mut text = String::new();
+    for document in &catalogue.documents {
+        if ids.contains(&document.header.id) {
+            let _ = writeln!(
+                text,
+                "  {} ({} cases): {}",
+                document.header.id,
+                document.cases.len(),
+                document.header.title
+            );
+        }
+    }
+    text
 }
 
 fn describe(requirement: &Requirement) -> String {

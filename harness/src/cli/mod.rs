@@ -4,12 +4,15 @@ mod bench;
 mod certify;
 mod clean;
 mod cluster;
+mod coverage;
+mod diff;
 mod doctor;
 mod explain;
 mod list;
 pub mod machine;
 mod progress;
 mod schema;
+mod selftest;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -39,8 +42,14 @@ enum Command {
     Run(certify::Run),
     /// List the cases of the catalogue.
     List(list::List),
-    /// Explain a requirement, a scenario or a case.
+    /// Explain a requirement, a scenario, a case, a bug or an upstream spec.
     Explain(explain::Explain),
+    /// Show what the catalogue stands for: upstream specs, bugs, requirements.
+    Coverage(coverage::CoverageCommand),
+    /// Say what changes when one candidate takes the place of another.
+    Diff(Box<diff::Diff>),
+    /// Test the tests with known-bad proxies.
+    Selftest(selftest::SelftestCommand),
     /// Say what this kernel and machine can do, what is missing and how to get it.
     Doctor(doctor::Doctor),
     /// Measure worlds, the embedded API and proxies.
@@ -77,6 +86,9 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Command::Run(command) => command.run(color),
         Command::List(command) => command.run(),
         Command::Explain(command) => command.run(),
+        Command::Coverage(command) => command.run(),
+        Command::Diff(command) => command.run(),
+        Command::Selftest(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Cluster(command) => command.run(),
         Command::Clean(command) => command.run(),

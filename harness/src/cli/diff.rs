@@ -1,0 +1,449 @@
+//! `harness diff`.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use clap::{Args, ValueEnum};
+use futures::StreamExt as _;
+use reports::{
+    event::{EVENT_FORMAT_VERSION, EventBody, FinishReason, Options, RunStarted, Suite, Verdict},
+    log::EventWriter,
+    model::{Report, ReportBuilder},
+};
+use tokio::sync::mpsc;
+
+use super::{
+    Exit, Failed,
+    certify::{candidate_info, prepare, run_id},
+    machine, print, runtime,
+};
+use crate::{
+    candidate::Candidate,
+    diff::Difference,
+    plan::{self, Catalogue, Filter, Planned, Profile, Requirements},
+    run::{self, Job},
+};
+
+/// Say what changes when one candidate takes the place of another.
+///
+/// Both run the same cases with the same seeds, each case on one and then on the other, so that whatever else the machine does hits
+/// both. Differences in time are shown and do not count.
+///
+/// Exit codes: 0 no difference; 1 differences; 2 usage or bad input; 4 trouble with the machine or the harness; 5 nothing ran.
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// Two directories of earlier runs: the new candidate's, and that of the one it is to replace.
+    #[arg(value_name = "DIR", num_args = 2, conflicts_with_all = ["candidate", "against", "profile", "filter", "runs", "jobs", "seed", "out"])]
+    dirs: Vec<PathBuf>,
+    /// The new one: `reference`, `null`, or the path of a candidate manifest.
+    #[arg(
+        long,
+        value_name = "FILE|reference|null",
+        required_unless_present = "dirs"
+    )]
+    candidate: Option<String>,
+    /// The one that it is to replace.
+    #[arg(
+        long,
+        value_name = "FILE|reference|null",
+        required_unless_present = "dirs"
+    )]
+    against: Option<String>,
+    /// Which levels to run.
+    #[arg(long, value_enum, default_value_t)]
+    profile: Profile,
+    /// Which cases to run, such as `area:udp and family=ipv6` or `udp-*`.
+    #[arg(long, value_name = "EXPR")]
+    filter: Option<Filter>,
+    /// Attempts per case and candidate.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+    /// Cases side by side; the number of cores by default.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    jobs: Option<u32>,
+    /// Seed of all random choices; a random one by default, recorded in the reports.
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// Directory for both runs, in `candidate/` and `against/`; must not hold earlier ones.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Output format.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Format {
+    /// Requirement by requirement.
+    #[default]
+    Text,
+    /// All of it, for programs.
+    Json,
+    /// For a pull request.
+    Markdown,
+}
+
+impl Diff {
+    pub(super) fn run(self) -> Result<Exit, Failed> {
+        let [candidate, against] = match (self.dirs.as_slice(), &self.candidate, &self.against) {
+            ([candidate, against], ..) => [read(candidate)?, read(against)?],
+            (_, Some(candidate), Some(against)) => {
+                let names = [candidate.clone(), against.clone()];
+                self.both(names)?
+            }
+            _ => return Err(Failed::usage("--candidate and --against are needed")),
+        };
+        let difference = Difference::of(&candidate, &against);
+        print(&match self.format {
+            Format::Text => difference.text(),
+            Format::Markdown => difference.markdown(),
+            Format::Json => format!(
+                "{}\n",
+                serde_json::to_string_pretty(&difference).map_err(Failed::infra)?
+            ),
+        });
+        Ok(if !difference.is_empty() {
+            Exit::NotConformant
+        } else if difference.is_incomplete() {
+            Exit::Infra
+        } else if difference.compared == 0 {
+            Exit::NothingRan
+        } else {
+            Exit::Ok
+        })
+    }
+
+    /// Runs the cases on both.
+    fn both(&self, names: [String; 2]) -> Result<[Report; 2], Failed> {
+        let requirements = Requirements::embedded()?;
+        let catalogue = Catalogue::embedded(&requirements)?;
+        let filter = self.filter.clone().unwrap_or(Filter::All);
+        let missing = machine::missing();
+        let seed = self
+            .seed
+            .unwrap_or_else(|| u64::from(rand::random::<u32>()));
+        let jobs = self
+            .jobs
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get() as u32));
+        let out = self
+            .out
+            .clone()
+            .unwrap_or_else(|| Path::new("harness-out").join(run_id("diff")));
+        let mut sides = Vec::new();
+        for (name, directory) in names.iter().zip(["candidate", "against"]) {
+            let candidate = Candidate::load(name)?;
+            let planned = plan::select(
+                &catalogue,
+                &requirements,
+                &candidate,
+                &missing,
+                self.profile,
+                &filter,
+            );
+            let work = plan::jobs(&planned, self.runs, seed).map_err(|problems| {
+                let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                Failed::usage(lines.join("\n"))
+            })?;
+            let out = out.join(directory);
+            prepare(&out)?;
+            let options = Options {
+                profile: self.profile.as_str().into(),
+                filter: self
+                    .filter
+                    .as_ref()
+                    .map(|_| super::certify::filter_argument()),
+                runs: self.runs,
+                jobs,
+                seed,
+                flake_budget: 0,
+                fail_fast: false,
+            };
+            let started = started(&candidate, &catalogue, &requirements, &planned, options);
+            sides.push(Side::create(candidate, work, out, started)?);
+        }
+        let Ok([candidate, against]) = <[Side; 2]>::try_from(sides) else {
+            return Err(Failed::infra("two candidates make two sides"));
+        };
+        eprintln!(
+            "{} and {}: {} cases x {} each, {jobs} at a time, seed {seed}",
+            names[0], names[1], candidate.planned, self.runs
+        );
+        let reports = interleaved([candidate, against], jobs as usize)?;
+        eprintln!("reports: {}", out.display());
+        Ok(reports)
+    }
+}
+
+/// The report of an earlier run.
+fn read(directory: &Path) -> Result<Report, Failed> {
+    let path = directory.join("report.json");
+    let text = std::fs::read_to_string(&path).map_err(|error| {
+        Failed::usage(format!("{}: it cannot be read: {error}", path.display()))
+    })?;
+    reports::json::parse(&text)
+        .map_err(|error| Failed::usage(format!("{}: {error}", path.display())))
+}
+
+fn started(
+    candidate: &Candidate,
+    catalogue: &Catalogue,
+    requirements: &Requirements,
+    planned: &[Planned],
+    options: Options,
+) -> RunStarted {
+    RunStarted {
+        run_id: run_id(&candidate.manifest.name),
+        format_version: EVENT_FORMAT_VERSION,
+        suite: Suite {
+            version: env!("CARGO_PKG_VERSION").into(),
+            catalogue_digest: catalogue.digest(),
+        },
+        candidate: candidate_info(candidate),
+        provider: "netns".into(),
+        machine: machine::describe(),
+        options,
+        cases: planned.iter().map(Planned::event).collect(),
+        requirements: requirements.events(),
+    }
+}
+
+/// One of the two runs.
+struct Side {
+    candidate: Arc<Candidate>,
+    work: Vec<Job>,
+    planned: usize,
+    out: PathBuf,
+    record: Record,
+}
+
+/// The event log of a run and the report that grows with it.
+struct Record {
+    writer: EventWriter,
+    builder: ReportBuilder,
+}
+
+impl Side {
+    fn create(
+        candidate: Candidate,
+        work: Vec<Job>,
+        out: PathBuf,
+        started: RunStarted,
+    ) -> Result<Self, Failed> {
+        let planned = started.cases.len();
+        let writer = EventWriter::create(out.join("events.jsonl")).map_err(Failed::usage)?;
+        let mut record = Record {
+            writer,
+            builder: ReportBuilder::default(),
+        };
+        record.push(EventBody::RunStarted(started))?;
+        Ok(Self {
+            candidate: Arc::new(candidate),
+            work,
+            planned,
+            out,
+            record,
+        })
+    }
+}
+
+impl Record {
+    fn push(&mut self, body: EventBody) -> Result<(), Failed> {
+        let event = self
+            .writer
+            .append(body)
+            .map_err(|error| Failed::infra(format!("{error}; what was written is kept")))?;
+        self.builder
+            .push(event)
+            .map_err(|error| Failed::infra(format!("the event log does not make sense: {error}")))
+    }
+
+    fn finish(mut self, reason: FinishReason, out: &Path) -> Result<Report, Failed> {
+        self.push(EventBody::RunFinished {
+            reason,
+            message: None,
+        })?;
+        self.writer.finish().map_err(Failed::infra)?;
+        let report = self
+            .builder
+            .finish()
+            .map_err(|error| Failed::infra(format!("no report can be made: {error}")))?;
+        reports::write_all(out, &report).map_err(Failed::infra)?;
+        Ok(report)
+    }
+}
+
+/// The same attempt on both sides; a skipped case has only one attempt, and the other side may have more.
+type Pair = [Option<Job>; 2];
+
+fn pairs(candidate: Vec<Job>, against: Vec<Job>) -> Vec<Pair> {
+    let mut places: BTreeMap<(String, u32), usize> = BTreeMap::new();
+    let mut pairs: Vec<Pair> = Vec::new();
+    for (side, work) in [candidate, against].into_iter().enumerate() {
+        for job in work {
+            let at = *places
+                .entry((job.id.clone(), job.attempt))
+                .or_insert_with(|| {
+                    pairs.push([None, None]);
+                    pairs.len() - 1
+                });
+            pairs[at][side] = Some(job);
+        }
+    }
+    pairs
+}
+
+/// Runs each attempt on one and then on the other, `jobs` pairs at a time.
+fn interleaved(sides: [Side; 2], jobs: usize) -> Result<[Report; 2], Failed> {
+    let [a, b] = sides;
+    let pairs = pairs(a.work, b.work);
+    let candidates = [a.candidate, b.candidate];
+    let outs = [a.out, b.out];
+    let (mut first, mut second) = (a.record, b.record);
+    let stop = Arc::new(AtomicBool::new(false));
+    let runtime = runtime()?;
+    let result: Result<FinishReason, Failed> = runtime.block_on(async {
+        let (to_first, mut from_first) = mpsc::unbounded_channel();
+        let (to_second, mut from_second) = mpsc::unbounded_channel();
+        let senders = [to_first, to_second];
+        let interrupt = stop.clone();
+        tokio::spawn(async move {
+            while tokio::signal::ctrl_c().await.is_ok() {
+                if interrupt.swap(true, Ordering::Relaxed) {
+                    std::process::exit(130);
+                }
+                eprintln!("interrupted: running attempts end first; once more to leave at once");
+            }
+        });
+        let halt = stop.clone();
+        let directories = outs.clone();
+        let work = tokio::spawn(async move {
+            futures::stream::iter(pairs)
+                .map(|pair| {
+                    let (candidates, outs) = (candidates.clone(), directories.clone());
+                    let (senders, stop) = (senders.clone(), halt.clone());
+                    async move {
+                        let sides = candidates.into_iter().zip(outs).zip(senders);
+                        for (job, ((candidate, out), events)) in pair.into_iter().zip(sides) {
+                            let work: Vec<Job> = job.into_iter().collect();
+                            run::run_plan(
+                                work,
+                                candidate,
+                                1,
+                                Some(out),
+                                false,
+                                stop.clone(),
+                                events,
+                            )
+                            .await;
+                        }
+                    }
+                })
+                .buffer_unordered(jobs.max(1))
+                .collect::<Vec<()>>()
+                .await;
+        });
+        let mut progress = Progress::default();
+        let mut result = Ok(());
+        loop {
+            let (side, body) = tokio::select! {
+                Some(body) = from_first.recv() => (0, body),
+                Some(body) = from_second.recv() => (1, body),
+                else => break,
+            };
+            progress.event(side, &body);
+            if result.is_ok() {
+                let record = if side == 0 { &mut first } else { &mut second };
+                result = record.push(body);
+                if result.is_err() {
+                    stop.store(true, Ordering::Relaxed);
+                }
+            }
+        }
+        let ended = work.await;
+        result?;
+        Ok(match ended {
+            Err(_) => FinishReason::Infra,
+            Ok(()) if stop.load(Ordering::Relaxed) => FinishReason::Interrupted,
+            Ok(()) => FinishReason::Completed,
+        })
+    });
+    let reason = result?;
+    Ok([
+        first.finish(reason, &outs[0])?,
+        second.finish(reason, &outs[1])?,
+    ])
+}
+
+/// A line per attempt that both have made, on standard error.
+#[derive(Default)]
+struct Progress {
+    seen: BTreeMap<(String, u32), [Option<Verdict>; 2]>,
+}
+
+impl Progress {
+    fn event(&mut self, side: usize, body: &EventBody) {
+        let EventBody::AttemptFinished(finished) = body else {
+            return;
+        };
+        let key = (finished.case.clone(), finished.attempt);
+        let verdicts = self.seen.entry(key).or_default();
+        verdicts[side] = Some(finished.verdict);
+        if let [Some(candidate), Some(against)] = *verdicts {
+            let word = if candidate == against { "same" } else { "DIFF" };
+            eprintln!("{word}  {against} -> {candidate}  {}", finished.case);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reports::event::{Skip, SkipKind};
+
+    use super::*;
+
+    fn job(id: &str, attempt: u32) -> Job {
+        Job {
+            case: Err(Skip {
+                kind: SkipKind::KernelMissing,
+                reason: "of the test".into(),
+            }),
+            id: id.into(),
+            attempt,
+            seed: 1,
+        }
+    }
+
+    #[test]
+    fn attempts_are_paired_by_case_and_number() {
+        let candidate = vec![job("a", 1), job("b", 1), job("b", 2)];
+        let against = vec![job("a", 1), job("b", 1), job("a", 2)];
+        let pairs = pairs(candidate, against);
+        let names: Vec<_> = pairs
+            .iter()
+            .map(|pair| {
+                let name = |side: usize| {
+                    pair[side]
+                        .as_ref()
+                        .map(|job| format!("{}{}", job.id, job.attempt))
+                };
+                (name(0), name(1))
+            })
+            .collect();
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            names,
+            [
+                (some("a1"), some("a1")),
+                (some("b1"), some("b1")),
+                (some("b2"), None),
+                (None, some("a2"))
+            ]
+        );
+    }
+}
