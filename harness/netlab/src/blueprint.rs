@@ -115,11 +115,13 @@ pub(crate) enum Via {
         link: u32,
         addr: IpAddr,
     },
-    /// The same, with the source address to use where none is asked for.
+    /// The same, with the source address to use where none is asked for, and the TCP segment size to ask other ends for where it is not
+    /// the link's.
     GatewayFrom {
         link: u32,
         addr: IpAddr,
         source: IpAddr,
+        segment: Option<u32>,
     },
     Blackhole,
     Unreachable,
@@ -142,8 +144,16 @@ impl fmt::Display for Step {
                 match via {
                     Via::Link(link) => write!(f, "{to} dev #{link}")?,
                     Via::Gateway { link, addr } => write!(f, "{to} via {addr} dev #{link} onlink")?,
-                    Via::GatewayFrom { link, addr, source } => {
+                    Via::GatewayFrom {
+                        link,
+                        addr,
+                        source,
+                        segment,
+                    } => {
                         write!(f, "{to} via {addr} dev #{link} onlink src {source}")?;
+                        if let Some(segment) = segment {
+                            write!(f, " advmss {segment}")?;
+                        }
                     }
                     Via::Blackhole => write!(f, "blackhole {to}")?,
                     Via::Unreachable => write!(f, "unreachable {to}")?,
@@ -453,7 +463,9 @@ pub(crate) fn world(plan: &Plan) -> Blueprint {
         }
         // What no proxy took comes here from the nodes' default route, and must end here.
         for cidr in frontend_cidrs(family) {
-            router.steps.push(route(cidr, Via::Unreachable));
+            router
+                .steps
+                .push(route(cidr, own_way_to_frontends(plan, family)));
         }
         router
             .steps
@@ -538,6 +550,7 @@ fn wire_outside(
                     link: ETH0,
                     addr: gateway,
                     source: first.ip(family),
+                    segment: asked_segment(family, mtu),
                 },
             ));
         }
@@ -752,6 +765,32 @@ fn route(to: IpNet, via: Via) -> Step {
         table: MAIN,
         via,
     }
+}
+
+/// How the router's own packets get to frontends. Only those of the outside client have a way by their source addresses; a router has
+/// nothing to say to a frontend but that a packet was too long for the wire behind it, and that goes to the first node.
+fn own_way_to_frontends(plan: &Plan, family: Family) -> Via {
+    let outside = plan.topology().outside.as_ref();
+    let narrow = outside
+        .and_then(|outside| outside.mtu)
+        .is_some_and(|mtu| mtu < MTU);
+    match plan.nodes().first() {
+        Some(first) if narrow => Via::Gateway {
+            link: ETH0,
+            addr: first.ip(family),
+        },
+        _ => Via::Unreachable,
+    }
+}
+
+/// A client behind a narrow wire asks for segments as if all its wires were wide, like one whose narrow wire is further away. Otherwise
+/// nobody would ever send it a segment that is too long, and path MTU discovery would have nothing to discover.
+fn asked_segment(family: Family, mtu: u32) -> Option<u32> {
+    let headers = match family {
+        Family::Ipv4 => 40,
+        Family::Ipv6 => 60,
+    };
+    (mtu < MTU).then(|| MTU - headers)
 }
 
 fn default_route(family: Family, link: u32, addr: IpAddr) -> Step {

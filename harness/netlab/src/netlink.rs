@@ -19,7 +19,7 @@ use netlink_packet_route::link::{
 };
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
-    RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -398,8 +398,18 @@ fn route(to: IpNet, table: u32, via: Via) -> RouteMessage {
                 RouteAttribute::Gateway(addr.into()),
             ]);
         }
-        Via::GatewayFrom { link, addr, source } => {
+        Via::GatewayFrom {
+            link,
+            addr,
+            source,
+            segment,
+        } => {
             message.header.flags = RouteFlags::Onlink;
+            if let Some(segment) = segment {
+                message
+                    .attributes
+                    .push(RouteAttribute::Metrics(vec![RouteMetric::Advmss(segment)]));
+            }
             message.attributes.extend([
                 RouteAttribute::Oif(link),
                 RouteAttribute::Gateway(addr.into()),

@@ -664,12 +664,43 @@ async fn wrong_names_are_told() -> Test {
 }
 
 async fn the_outside_wire_has_its_mtu() -> Test {
-    let mut topology = Topology::uniform(1, 0);
+    let mut topology = Topology::uniform(1, 1);
     topology.outside = Some(OutsideSpec { mtu: Some(1400) });
     let world = build(&topology).await?;
     for (who, link) in [("outside", "eth0"), ("router", "eth1")] {
         let output = sh(&world, who, &format!("cat /sys/class/net/{link}/mtu")).await?;
         check(output.stdout == b"1400\n", (who, output))?;
+    }
+    // The pod sends segments of 1500 bytes, because that is what the client asks for, until the router says that they are too long.
+    let plan = world.plan();
+    let pod = plan.pod("pod1").ok_or("no pod1")?;
+    let addresses = [IpAddr::from(pod.ipv4), pod.ipv6.into()];
+    serve(&world, "pod1", &addresses).await?;
+    for address in addresses {
+        let large = ConnectSpec {
+            reply: 100_000,
+            ..spec(Protocol::Tcp, address)
+        };
+        let outcome = connect(&world, "outside", large).await?;
+        check(matches!(outcome, Outcome::Answered { .. }), outcome)?;
+    }
+    // What it learned holds for everything that it sends there.
+    let client = plan.outside("node1").ok_or("no outside")?;
+    for address in [IpAddr::from(client.ipv4), client.ipv6.into()] {
+        let long = ConnectSpec {
+            payload: 1400,
+            dont_fragment: true,
+            ..spec(Protocol::Udp, address)
+        };
+        let outcome = connect(&world, "pod1", long).await?;
+        let too_long = matches!(
+            outcome,
+            Outcome::SendFailed {
+                errno: libc::EMSGSIZE,
+                ..
+            }
+        );
+        check(too_long, outcome)?;
     }
     world.shutdown().await;
     Ok(())
