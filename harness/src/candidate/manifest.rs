@@ -126,7 +126,12 @@ pub struct Candidate {
     pub manifest: Manifest,
     /// The program, opened with the user's own rights before a world gives them up.
     pub binary: Option<Binary>,
+    /// No condition is waited for longer than this, for candidates that are there to fail.
+    pub patience: Option<Span>,
 }
+
+/// How long to wait for something that nobody does.
+const FOR_NOTHING: Span = Span::millis(500);
 
 /// An opened program.
 #[derive(Clone, Debug)]
@@ -242,7 +247,12 @@ impl Candidate {
                 Some(Binary::open(&program).map_err(unusable)?)
             }
         };
-        Ok(Self { manifest, binary })
+        let patience = binary.is_none().then_some(FOR_NOTHING);
+        Ok(Self {
+            manifest,
+            binary,
+            patience,
+        })
     }
 
     /// Why the candidate cannot do the feature, if it says so.
@@ -257,8 +267,18 @@ impl Candidate {
                 let args = process.is_some_and(|process| {
                     process.nodeport_addresses_args.is_some() || process.command.is_empty()
                 });
-                (feature == Feature::NodePortAddresses && !args)
-                    .then(|| "the manifest has no nodeportAddressesArgs".into())
+                let healthz = process.is_some_and(|process| {
+                    process.ready.http.is_some() || process.command.is_empty()
+                });
+                match feature {
+                    Feature::NodePortAddresses if !args => {
+                        Some("the manifest has no nodeportAddressesArgs".into())
+                    }
+                    Feature::Healthz if !healthz => {
+                        Some("the manifest has no ready.http to ask".into())
+                    }
+                    _ => None,
+                }
             })
     }
 
@@ -272,7 +292,8 @@ impl Candidate {
 }
 
 impl Binary {
-    fn open(program: &str) -> Result<Self, String> {
+    /// Opens a program: a path, a name on `PATH`, or `$(HARNESS)` for the harness itself. The error is a message for people.
+    pub fn open(program: &str) -> Result<Self, String> {
         let path = if program == "$(HARNESS)" {
             std::env::current_exe()
                 .map_err(|error| format!("the harness's own binary cannot be found: {error}"))?
