@@ -100,7 +100,11 @@ pub fn of(step: &Step) -> String {
         return format!("{}{on}{end}", what.to_lowercase());
     }
     if let Some(inject) = &step.inject {
-        return format!("inject {:?}", inject.packet);
+        let whom = match (&inject.node, inject.port) {
+            (Some(node), Some(port)) => format!(" to {node} port {port}/{:?}", inject.protocol),
+            _ => String::new(),
+        };
+        return format!("inject {:?}{whom}", inject.packet);
     }
     if let Some(state) = &step.state {
         let mut parts = Vec::new();
@@ -111,10 +115,16 @@ pub fn of(step: &Step) -> String {
             parts.push("no stale UDP conntrack entries".to_owned());
         }
         if let Some(http) = &state.http {
-            parts.push(format!(
-                "health check of {} on {} answers {}",
-                http.health_check_of, http.node, http.status
-            ));
+            let what = match (&http.health_check_of, http.port) {
+                (Some(service), _) => format!("health check of {service}"),
+                (None, Some(port)) => format!("port {port}"),
+                (None, None) => format!("the candidate's {}", http.path),
+            };
+            let answer = match http.status {
+                Some(status) => format!("answers {status}"),
+                None => "is closed".into(),
+            };
+            parts.push(format!("{what} on {} {answer}", http.node));
         }
         if let Some(name) = &state.baseline {
             parts.push(format!("remember {name}"));

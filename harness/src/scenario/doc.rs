@@ -103,6 +103,8 @@ pub enum Feature {
     NetfilterRules,
     /// The candidate can be limited to node addresses for NodePorts (`$(NODEPORT_ADDRESSES)`).
     NodePortAddresses,
+    /// The candidate answers HTTP about its own health, at the port of `ready.http` in its manifest.
+    Healthz,
 }
 
 /// A matrix value: a word, a number or a truth value.
@@ -574,6 +576,8 @@ pub struct FlowStep {
     pub interval: Option<Span>,
     /// With `start`: payload in bytes.
     pub payload: u32,
+    /// With `start`: payload of the answers in bytes.
+    pub reply: u32,
     /// With `start`: wait until the first answer (true unless the destination cannot answer yet).
     pub established: Option<bool>,
     /// With `expect` or `stop`: what must be true.
@@ -624,6 +628,17 @@ pub struct Converge {
     pub to: OneOrMany<Target>,
     /// Until when. The default of 30 s is what kube-proxy's own full resync may need on a busy machine.
     pub deadline: Span,
+    /// No sweep after it, with the reason. By default everything else is looked at too: all frontends of all Services in both
+    /// families, and places where nobody may answer; unless a fault keeps the candidate from knowing what the objects say.
+    pub sweep: Option<NoSweep>,
+}
+
+/// Why a `converge` looks at its own destinations only.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NoSweep {
+    /// The reason, as in `a reserved address that the oracle cannot know`.
+    pub skip: String,
 }
 
 impl Default for Converge {
@@ -632,6 +647,7 @@ impl Default for Converge {
             from: OneOrMany::One("all".into()),
             to: OneOrMany::One(Target::default()),
             deadline: Span::millis(30_000),
+            sweep: None,
         }
     }
 }
@@ -749,12 +765,22 @@ pub enum ApiFault {
 pub struct Inject {
     /// What to send.
     pub packet: InjectKind,
-    /// The pod whose server side connection is abused; all started pods with labels by default.
+    /// For `outOfWindow`: the pod whose server side connection is abused; all started pods with labels by default.
+    /// For `loopbackFromNeighbour`: a client of the network `nodes`.
     #[serde(default)]
     pub from: Option<String>,
     /// For `outOfWindow`: distance from the next sequence number, in bytes.
     #[serde(default)]
     pub offset: Option<i64>,
+    /// For `loopbackFromNeighbour`: the node whose loopback address is tried.
+    #[serde(default)]
+    pub node: Option<String>,
+    /// For `loopbackFromNeighbour`: a port that answers at the node's own address, which is the positive control.
+    #[serde(default)]
+    pub port: Option<u16>,
+    /// For `loopbackFromNeighbour`: `TCP` (default) or `UDP`.
+    #[serde(default)]
+    pub protocol: Protocol,
 }
 
 /// Kinds of injected packets.
@@ -763,6 +789,9 @@ pub struct Inject {
 pub enum InjectKind {
     /// A TCP segment outside the window of an established connection (kubernetes #74839).
     OutOfWindow,
+    /// Packets to 127.0.0.1 or ::1, sent by a neighbour to the link-layer address of a node: nobody may take them
+    /// (kubernetes #92315).
+    LoopbackFromNeighbour,
 }
 
 /// What to audit. Everything that is `true` is checked.
@@ -771,9 +800,10 @@ pub enum InjectKind {
 pub struct State {
     /// The candidate runs on every node and has not restarted by itself.
     pub running: bool,
-    /// No UDP conntrack entry on any node is NATed to an address that is no longer an endpoint.
+    /// No UDP conntrack entry on any node is NATed to an address that is no longer an endpoint, or for a frontend that was
+    /// there earlier in the case and is gone.
     pub no_stale_udp: bool,
-    /// An HTTP request to the `healthCheckNodePort` of a Service on one node.
+    /// An HTTP request to the `healthCheckNodePort` of a Service, or to the candidate itself, on one node.
     pub http: Option<HttpCheck>,
     /// Remembers size of ruleset and open files per node under this name.
     pub baseline: Option<String>,
@@ -788,12 +818,23 @@ pub struct HttpCheck {
     /// Node that is asked, on its IPv4 address, by the outside client.
     pub node: String,
     /// The Service whose `healthCheckNodePort` is asked (needs the feature `healthCheckNodePort`).
-    pub health_check_of: String,
+    #[serde(default)]
+    pub health_check_of: Option<String>,
+    /// A port by number: one that was a `healthCheckNodePort` before.
+    #[serde(default)]
+    pub port: Option<u16>,
+    /// The candidate itself is asked, at the port of `ready.http` in its manifest (needs the feature `healthz`).
+    #[serde(default)]
+    pub proxy: bool,
     /// Path.
     #[serde(default = "root_path")]
     pub path: String,
     /// Status code that must be seen within the deadline.
-    pub status: u16,
+    #[serde(default)]
+    pub status: Option<u16>,
+    /// In place of `status`: nobody may listen at the port any more, within the deadline.
+    #[serde(default)]
+    pub closed: bool,
     /// Header names and values that must be there.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,

@@ -103,6 +103,17 @@ pub struct Case {
     pub plan: Plan,
     /// Line of the key `objects`; 0 without one.
     pub objects_line: u64,
+    /// Line of the key `topology`; 0 without one.
+    pub topology_line: u64,
+}
+
+impl Case {
+    /// Whether the case is about SCTP, so that a machine without it has to skip the case.
+    pub fn needs_sctp(&self) -> bool {
+        let sctp = |protocol: &String| protocol == "SCTP";
+        self.scenario.features.contains(&super::doc::Feature::Sctp)
+            || self.key.axes.get("protocol").is_some_and(sctp)
+    }
 }
 
 /// Reads documents from a file on disk.
@@ -307,8 +318,14 @@ impl Document {
         let family = key.axes.get("family").map_or("ipv4", String::as_str);
         let text = self.substitute(&text, |name| plan_variable(&plan, family, name), false)?;
         let scenario: Scenario = parse(&self.file, &text)?;
-        super::validate::validate(&self.file, &scenario, key).inspect_err(|problem| {
+        let line_of = |key: &str| at_key(&self.file, &text, key, String::new()).line;
+        super::validate::validate(&self.file, &scenario, key).map_err(|mut problem| {
+            if problem.line == 0 {
+                // It is about the steps as a whole.
+                problem.line = line_of("steps");
+            }
             tracing::debug!(%problem, "rejected a scenario");
+            problem
         })?;
         let document = with_case(&text, key);
         Ok(Case {
@@ -317,7 +334,8 @@ impl Document {
             text: document,
             scenario,
             plan,
-            objects_line: at_key(&self.file, &text, "objects", String::new()).line,
+            objects_line: line_of("objects"),
+            topology_line: line_of("topology"),
         })
     }
 

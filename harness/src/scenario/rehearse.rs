@@ -5,7 +5,7 @@
 use apiserver::{ApiServer, Config};
 
 use super::{
-    doc::{OneOrMany, Step, Target},
+    doc::{FlowExpect, OneOrMany, Step, Target},
     load::{Case, Problem},
     stage::Stage,
 };
@@ -20,20 +20,37 @@ pub fn rehearse(case: &Case) -> Result<(), Problem> {
     };
     let api = ApiServer::new(Config::default()).map_err(|error| problem(0, error.to_string()))?;
     let mut stage = Stage::new(api, case.plan.clone(), &case.scenario)
-        .map_err(|error| problem(0, error.to_string()))?;
+        .map_err(|error| problem(case.topology_line, error.to_string()))?;
     stage
         .apply_all(&case.scenario.objects)
         .map_err(|error| problem(case.objects_line, format!("objects: {error}")))?;
+    let mut positive = false;
     for step in &case.scenario.steps {
         if step.value.applies(&case.key) {
-            rehearse_step(&mut stage, case, &step.value)
+            positive |= rehearse_step(&mut stage, case, &step.value)
                 .map_err(|message| problem(step.referenced.line(), message))?;
         }
     }
-    Ok(())
+    if positive {
+        return Ok(());
+    }
+    let first = case.scenario.steps.first();
+    Err(problem(
+        first.map_or(0, |step| step.referenced.line()),
+        format!(
+            "case '{}' shows nothing that works: a proxy that does nothing may pass it; it needs a step in which somebody has to \
+             answer, or a state",
+            case.key.id
+        ),
+    ))
 }
 
-fn rehearse_step(stage: &mut Stage, case: &Case, step: &Step) -> Result<(), String> {
+/// Goes through a step; whether it asserts something that a proxy has to do, and not only what it must not.
+fn rehearse_step(stage: &mut Stage, case: &Case, step: &Step) -> Result<bool, String> {
+    let mut positive = step
+        .state
+        .as_ref()
+        .is_some_and(super::validate::asserts_state);
     let text = |error: super::StageError| error.to_string();
     if let Some(objects) = &step.apply {
         stage.apply_all(objects).map_err(text)?;
@@ -58,36 +75,47 @@ fn rehearse_step(stage: &mut Stage, case: &Case, step: &Step) -> Result<(), Stri
             if let Some(message) = crate::run::disagreement(&cell, &probe.expect) {
                 return Err(message);
             }
+            positive |= cell.wants_answer();
         }
     }
+    let answers = |cells: Vec<Cell>| cells.iter().any(Cell::wants_answer);
     if let Some(converge) = &step.converge {
-        matrix(stage, case, &converge.from, &converge.to)?;
+        positive |= answers(matrix(stage, case, &converge.from, &converge.to)?);
     }
     if let Some(hold) = &step.hold {
-        matrix(stage, case, &hold.from, &hold.to)?;
+        positive |= answers(matrix(stage, case, &hold.from, &hold.to)?);
     }
     if let Some(flow) = &step.flow
         && let (Some(from), Some(to)) = (&flow.from, &flow.to)
     {
-        matrix(
+        let cells = matrix(
             stage,
             case,
             &OneOrMany::One(from.clone()),
             &OneOrMany::One(to.clone()),
         )?;
+        // Its start waits for the first answer.
+        positive |= flow.start.is_some() && flow.established != Some(false) && answers(cells);
     }
-    if let Some(http) = step.state.as_ref().and_then(|state| state.http.as_ref()) {
+    positive |= step.flow.as_ref().is_some_and(|flow| {
+        // These hold only where messages were answered.
+        matches!(flow.is, Some(FlowExpect::Unbroken | FlowExpect::NoLoss))
+    });
+    if let Some(name) = step
+        .state
+        .as_ref()
+        .and_then(|state| state.http.as_ref()?.health_check_of.as_ref())
+    {
         let service = stage
-            .get("Service", &http.health_check_of)
+            .get("Service", name)
             .map_err(|error| error.to_string())?;
         if service["spec"]["healthCheckNodePort"].as_u64().is_none() {
             return Err(format!(
-                "Service {} has no healthCheckNodePort at this point",
-                http.health_check_of
+                "Service {name} has no healthCheckNodePort at this point"
             ));
         }
     }
-    Ok(())
+    Ok(positive)
 }
 
 fn matrix(

@@ -7,8 +7,9 @@ use std::{
 
 use super::{
     doc::{
-        ApiFault, AxisValue, Fault, FlowExpect, FlowKind, NodeFault, OneOrMany, Probe, Scenario,
-        State, Step, Target,
+        ApiFault, AxisValue, Client, Fault, Feature, FlowExpect, FlowKind, HttpCheck, Inject,
+        InjectKind, NodeFault, OneOrMany, Probe, Protocol, ProxyFault, Scenario, State, Step,
+        Target,
     },
     load::{CaseKey, Problem},
 };
@@ -174,12 +175,9 @@ pub fn validate(file: &Arc<str>, scenario: &Scenario, key: &CaseKey) -> Result<(
             }
         }
         if let Some(inject) = &step.inject
-            && let Some(pod) = inject
-                .from
-                .as_ref()
-                .filter(|pod| !pods.contains(pod.as_str()))
+            && let Err(message) = check_inject(inject, &pods, &nodes, &scenario.topology.clients)
         {
-            return bad(format!("unknown pod '{pod}'"));
+            return bad(message);
         }
         if let Some(state) = &step.state {
             if !asserts_state(state) && state.baseline.is_none() {
@@ -196,16 +194,16 @@ pub fn validate(file: &Arc<str>, scenario: &Scenario, key: &CaseKey) -> Result<(
                 ));
             }
             baselines.extend(state.baseline.as_deref());
-            if let Some(http) = state
-                .http
-                .as_ref()
-                .filter(|http| !nodes.contains(http.node.as_str()))
+            if let Some(http) = &state.http
+                && let Err(message) = check_http(http, &nodes, scenario)
             {
-                return bad(format!("unknown node '{}'", http.node));
+                return bad(message);
             }
         }
         if let Some(fault) = &step.fault {
-            if let Err(message) = check_fault(fault, &mut lasting) {
+            if let Err(message) = check_fault(fault, &mut lasting)
+                .and_then(|()| check_proxy_fault(fault, &nodes, &mut lasting))
+            {
                 return bad(message);
             }
             let given = [
@@ -265,7 +263,7 @@ fn same(one: &AxisValue, other: &AxisValue) -> bool {
 }
 
 /// Whether the step can fail; a baseline only remembers.
-fn asserts_state(state: &State) -> bool {
+pub(super) fn asserts_state(state: &State) -> bool {
     state.running || state.no_stale_udp || state.http.is_some() || state.like.is_some()
 }
 
@@ -369,6 +367,111 @@ fn check_fault(fault: &Fault, lasting: &mut BTreeSet<String>) -> Result<(), Stri
     }
     if !lasting.remove(&name) {
         return Err("'end' of a fault that was not started before".into());
+    }
+    Ok(())
+}
+
+/// What is started or continued was ended or stopped before, or the fault would do nothing, or not what it says.
+fn check_proxy_fault(
+    fault: &Fault,
+    nodes: &BTreeSet<&str>,
+    lasting: &mut BTreeSet<String>,
+) -> Result<(), String> {
+    let (begins, ends) = match fault.proxy {
+        Some(ProxyFault::Down) => (Some("down"), None),
+        Some(ProxyFault::Start) => (None, Some("down")),
+        Some(ProxyFault::Stop) => (Some("stop"), None),
+        Some(ProxyFault::Continue) => (None, Some("stop")),
+        Some(ProxyFault::Restart | ProxyFault::Kill) | None => return Ok(()),
+    };
+    let concerned: Vec<&str> = match &fault.on {
+        Some(on) => on.as_slice().iter().map(String::as_str).collect(),
+        None => nodes.iter().copied().collect(),
+    };
+    for node in concerned {
+        if let Some(begins) = begins {
+            lasting.insert(format!("{begins} on {node}"));
+        }
+        if let Some(ends) = ends
+            && !lasting.remove(&format!("{ends} on {node}"))
+        {
+            let this = if ends == "down" { "start" } else { "continue" };
+            return Err(format!(
+                "'proxy: {this}' without 'proxy: {ends}' before it on {node}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check_inject(
+    inject: &Inject,
+    pods: &BTreeSet<&str>,
+    nodes: &BTreeSet<&str>,
+    clients: &[Client],
+) -> Result<(), String> {
+    match inject.packet {
+        InjectKind::OutOfWindow => {
+            if let Some(pod) = inject
+                .from
+                .as_ref()
+                .filter(|pod| !pods.contains(pod.as_str()))
+            {
+                return Err(format!("unknown pod '{pod}'"));
+            }
+            if inject.node.is_some() || inject.port.is_some() {
+                return Err("'node' and 'port' belong to loopbackFromNeighbour".into());
+            }
+        }
+        InjectKind::LoopbackFromNeighbour => {
+            let (Some(from), Some(node), Some(_)) = (&inject.from, &inject.node, inject.port)
+            else {
+                return Err("loopbackFromNeighbour needs from, node and port".into());
+            };
+            let neighbour = |client: &Client| {
+                client.name == *from && client.network == netlab::topology::NODE_NETWORK
+            };
+            if !clients.iter().any(neighbour) {
+                return Err(format!(
+                    "'{from}' is no client of the topology on the network {}",
+                    netlab::topology::NODE_NETWORK
+                ));
+            }
+            if !nodes.contains(node.as_str()) {
+                return Err(format!("unknown node '{node}'"));
+            }
+            if inject.offset.is_some() {
+                return Err("'offset' belongs to outOfWindow".into());
+            }
+            if inject.protocol == Protocol::Sctp {
+                return Err("loopbackFromNeighbour is about TCP and UDP".into());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_http(http: &HttpCheck, nodes: &BTreeSet<&str>, scenario: &Scenario) -> Result<(), String> {
+    if !nodes.contains(http.node.as_str()) {
+        return Err(format!("unknown node '{}'", http.node));
+    }
+    let asked = [
+        http.health_check_of.is_some(),
+        http.port.is_some(),
+        http.proxy,
+    ];
+    if asked.iter().filter(|asked| **asked).count() != 1 {
+        return Err("'http' asks exactly one of healthCheckOf, port and proxy".into());
+    }
+    if http.status.is_some() == http.closed {
+        return Err("'http' expects either a status or 'closed: true'".into());
+    }
+    if http.closed && !(http.headers.is_empty() && http.body.is_empty()) {
+        return Err("nothing that is closed answers headers or a body".into());
+    }
+    // Otherwise candidates without it would fail where they have to be skipped.
+    if http.proxy && !scenario.features.contains(&Feature::Healthz) {
+        return Err("'proxy: true' needs 'features: [healthz]'".into());
     }
     Ok(())
 }

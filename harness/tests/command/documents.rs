@@ -102,6 +102,46 @@ const BREAKS: &[(&str, &str, &str)] = &[
         "pod: {name: web, action: unready}",
     ),
     (
+        "a proxy started that was not ended",
+        "probe: {from: client, to: {service: web}, expect: model}",
+        "fault: {proxy: start}",
+    ),
+    (
+        "a proxy started on a node where it runs",
+        "probe: {from: client, to: {service: web}, expect: model}",
+        "fault: {proxy: down, on: node1}\n  - fault: {proxy: start}",
+    ),
+    (
+        "a proxy continued that was not stopped",
+        "probe: {from: client, to: {service: web}, expect: model}",
+        "fault: {proxy: continue}",
+    ),
+    (
+        "a loopback packet from no neighbour",
+        "probe: {from: client, to: {service: web}, expect: model}",
+        "inject: {packet: loopbackFromNeighbour, from: client, node: node1, port: 80}",
+    ),
+    (
+        "a loopback packet to nowhere",
+        "probe: {from: client, to: {service: web}, expect: model}",
+        "inject: {packet: loopbackFromNeighbour, from: client}",
+    ),
+    (
+        "a health check of two things",
+        "probe: {from: client, to: {service: web}, expect: model}",
+        "state: {http: {node: node1, port: 10256, proxy: true, status: 200}}",
+    ),
+    (
+        "a health check that expects nothing",
+        "probe: {from: client, to: {service: web}, expect: model}",
+        "state: {http: {node: node1, port: 10256}}",
+    ),
+    (
+        "the candidate's own health without the feature",
+        "probe: {from: client, to: {service: web}, expect: model}",
+        "state: {http: {node: node1, proxy: true, path: /healthz, status: 200}}",
+    ),
+    (
         "a condition on no axis",
         "  - probe:",
         "  - when: {family: ipv4}\n    probe:",

@@ -122,6 +122,15 @@ fn killed_it_leaves_nothing() {
 
 #[test]
 fn interrupted_it_reports_what_ran() {
+    reports_what_ran_after(Signal::SIGINT);
+}
+
+#[test]
+fn terminated_it_reports_what_ran() {
+    reports_what_ran_after(Signal::SIGTERM);
+}
+
+fn reports_what_ran_after(signal: Signal) {
     if !worlds() {
         return;
     }
@@ -142,7 +151,7 @@ fn interrupted_it_reports_what_ran() {
         running.must_run();
         (!of_type(&events(&out), "attemptFinished").is_empty()).then_some(())
     });
-    kill(Pid::from_raw(running.0.id() as i32), Signal::SIGINT).expect("it runs");
+    kill(Pid::from_raw(running.0.id() as i32), signal).expect("it runs");
     let status = wait_for("its end", || {
         running.0.try_wait().expect("a child of this test")
     });

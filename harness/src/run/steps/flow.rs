@@ -86,7 +86,7 @@ impl Attempt<'_> {
                 .map_or(SourcePort::Ephemeral, SourcePort::Fixed),
             interval_ms: interval.as_millis() as u32,
             payload: step.payload,
-            reply: 0,
+            reply: step.reply,
             timeout_ms: PATIENCE.as_millis() as u32,
         };
         agent.flow_start(spec).await?;
