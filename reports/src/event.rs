@@ -286,6 +286,9 @@ pub struct AttemptFinished {
     /// What did not hold; empty unless the verdict is `fail`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<Failure>,
+    /// What did not hold of rules that weigh less than the case's level. They count for these rules and leave the verdict alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Failure>,
     /// Why the attempt was skipped, when the verdict is `skip`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skip: Option<Skip>,

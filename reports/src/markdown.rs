@@ -3,6 +3,8 @@
 //!
 //! Comments have a size limit, so the longest parts give way: see [`MAX_BYTES`].
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::event::{Failure, Verdict};
 use crate::model::{
     Attempt, CaseResult, CaseVerdict, Conclusion, Counts, Distribution, FailureGroup, GroupSummary,
@@ -18,6 +20,24 @@ const MAX_FAILURES: usize = 4;
 
 /// Characters that are shown of one text out of the log.
 const MAX_TEXT: usize = 240;
+
+/// Warnings by the rules they are about and their kind: how many attempts, and the first of them.
+fn warnings(report: &Report) -> BTreeMap<(String, &str), (usize, &str, &str)> {
+    let mut found = BTreeMap::new();
+    for case in &report.cases {
+        for attempt in &case.attempts {
+            let mut counted = BTreeSet::new();
+            for warning in &attempt.warnings {
+                let key = (warning.requirements.join(", "), warning.kind.as_str());
+                if counted.insert(key.clone()) {
+                    let first = (0, case.id.as_str(), warning.message.as_str());
+                    found.entry(key).or_insert(first).0 += 1;
+                }
+            }
+        }
+    }
+    found
+}
 
 /// The report as Markdown (GitHub's dialect, which GitLab reads too).
 pub fn render(report: &Report) -> String {
@@ -68,6 +88,24 @@ pub fn render(report: &Report) -> String {
     });
     let count = report.totals.requirements.fail + report.totals.requirements.flaky;
     page.folded(6_000, &format!("Requirements violated ({count})"), violated);
+    let warnings = warnings(report);
+    let count: usize = warnings.values().map(|(count, _, _)| count).sum();
+    let warnings = warnings
+        .into_iter()
+        .map(|((requirements, kind), (count, case, example))| {
+            format!(
+                "- {} {}: {count} attempts, such as {}: {}\n",
+                prose(&requirements),
+                prose(kind),
+                code(case),
+                prose(example)
+            )
+        });
+    page.folded(
+        3_000,
+        &format!("Warnings by rules that do not decide the case ({count})"),
+        warnings,
+    );
 
     let cases = &report.totals.cases;
     let skipped = report.cases_with(CaseVerdict::Skip).map(|case| {

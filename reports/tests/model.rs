@@ -115,6 +115,23 @@ fn a_failure_counts_against_the_requirements_it_names() {
 }
 
 #[test]
+fn a_warning_counts_against_its_requirement_and_not_against_the_case() {
+    let mut run = Run::new(2);
+    run.plan("c", &["SVC-1"]);
+    run.attempt("c", 1, Verdict::Pass);
+    let mut warning = fixture::failure();
+    warning.requirements = vec!["SVC-2".into()];
+    run.attempt("c", 2, Verdict::Pass).warnings = vec![warning];
+    let report = run.report();
+    assert_eq!(report.cases[0].verdict, CaseVerdict::Pass);
+    assert_eq!(report.exit_code, 0);
+    assert_eq!(verdict_of(&report, "SVC-1"), CaseVerdict::Pass);
+    assert_eq!(verdict_of(&report, "SVC-2"), CaseVerdict::Flaky);
+    let text = reports::markdown::render(&report);
+    assert!(text.contains("that do not decide the case (1)"), "{text}");
+}
+
+#[test]
 fn skipped_cases_do_not_spoil_a_requirement_and_do_not_prove_one() {
     let mut run = Run::new(1);
     run.case("a", &["SVC-1"], &[Verdict::Pass]);

@@ -6,7 +6,7 @@ use netlab::{Process, World};
 use probe::proto::now;
 use tokio::time::{Instant, sleep};
 
-use super::log::Log;
+use super::{log::Log, usage::Usage};
 use crate::candidate::{Candidate, Variables};
 
 /// A candidate's process on a node.
@@ -16,6 +16,10 @@ pub struct Instance {
     /// What it printed, over all of its restarts.
     pub log: Log,
     process: Option<Process>,
+    /// When the process was started.
+    started: Option<Instant>,
+    /// What it used when it was ready.
+    at_first: Option<Usage>,
     variables: Variables,
     nodeport_addresses: bool,
     starts: u32,
@@ -47,6 +51,8 @@ impl Instance {
             node: node.into(),
             log: Log::default(),
             process: None,
+            started: None,
+            at_first: None,
             variables: Variables(variables),
             nodeport_addresses,
             starts: 0,
@@ -135,6 +141,8 @@ impl Instance {
             tokio::spawn(self.log.clone().follow("err", stderr));
         }
         self.process = Some(process);
+        self.started = Some(Instant::now());
+        self.at_first = None;
         Ok(())
     }
 
@@ -217,6 +225,28 @@ impl Instance {
     /// The process.
     pub fn process(&self) -> Option<&Process> {
         self.process.as_ref()
+    }
+
+    /// What the process uses now.
+    pub fn usage(&self) -> Option<Usage> {
+        let pid = self.process.as_ref()?.pid();
+        if pid == 0 { None } else { Usage::of(pid) }
+    }
+
+    /// The process is ready: what it uses now is the measure of what it uses later.
+    pub fn is_ready(&mut self) {
+        self.at_first = self.usage();
+    }
+
+    /// What it used when it was ready.
+    pub fn usage_at_first(&self) -> Option<Usage> {
+        self.at_first
+    }
+
+    /// How long it was ready to run and was not let, and how long it has been there.
+    pub fn starved(&self) -> Option<(Duration, Duration)> {
+        let lived = self.started?.elapsed();
+        Some((Duration::from_nanos(self.usage()?.starved), lived))
     }
 
     /// Sends a signal.

@@ -7,6 +7,8 @@ use std::{
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 
+use super::errors::Errors;
+
 const HEAD: usize = 256 << 10;
 const TAIL: usize = 256 << 10;
 /// Bytes kept of one line; the rest of it is read and thrown away.
@@ -24,6 +26,7 @@ struct Kept {
     tail: VecDeque<String>,
     tail_bytes: usize,
     dropped_lines: u64,
+    errors: Errors,
 }
 
 impl Log {
@@ -64,6 +67,7 @@ impl Log {
     /// Appends one line.
     pub fn push(&self, line: &str) {
         let mut kept = self.0.lock().expect("no panic while held");
+        kept.errors.count(line);
         if kept.tail.is_empty() && kept.head.len() + line.len() <= HEAD {
             kept.head.push_str(line);
             return;
@@ -88,6 +92,13 @@ impl Log {
         }
         kept.tail.iter().for_each(|line| text.push_str(line));
         text
+    }
+
+    /// The error that was logged most often, with its numbers removed, and how often.
+    pub fn most_frequent_error(&self) -> Option<(String, u64)> {
+        let kept = self.0.lock().expect("no panic while held");
+        let (message, count) = kept.errors.most()?;
+        Some((message.trim_end().to_owned(), count))
     }
 
     /// The last lines, for messages; long ones are cut.

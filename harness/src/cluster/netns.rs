@@ -11,7 +11,10 @@ use probe::{client::Agent, proto};
 use super::instance::{Instance, InstanceError};
 use crate::{
     candidate::Candidate,
-    scenario::{Case, Stage, doc::Pod},
+    scenario::{
+        Case, Stage,
+        doc::{self, Pod},
+    },
 };
 
 /// What a cluster is started with.
@@ -29,6 +32,8 @@ pub struct NetnsCluster {
     instances: Vec<Instance>,
     _serving: Serving,
     capture: bool,
+    /// Whether the case is about SCTP, so that its pods serve it.
+    sctp: bool,
     /// From the start of the build until network, API and pods were there.
     pub build: Duration,
     /// From the start of the candidate until it was ready everywhere.
@@ -133,6 +138,7 @@ impl NetnsCluster {
             instances,
             _serving: serving,
             capture: settings.capture,
+            sctp: case.needs_sctp(),
             build: Duration::ZERO,
             ready: Duration::ZERO,
         };
@@ -174,7 +180,17 @@ impl NetnsCluster {
         Ok(())
     }
 
-    async fn wait_ready(&self, only: Option<&str>) -> Result<(), ClusterError> {
+    async fn wait_ready(&mut self, only: Option<&str>) -> Result<(), ClusterError> {
+        self.until_ready(only).await?;
+        for instance in &mut self.instances {
+            if only.is_none_or(|node| node == instance.node) {
+                instance.is_ready();
+            }
+        }
+        Ok(())
+    }
+
+    async fn until_ready(&self, only: Option<&str>) -> Result<(), ClusterError> {
         let waits = self
             .instances
             .iter()
@@ -235,6 +251,16 @@ impl NetnsCluster {
         self.candidate.binary.is_some()
     }
 
+    /// Whether the candidate declares not to have the feature.
+    pub fn lacks(&self, feature: crate::scenario::doc::Feature) -> bool {
+        self.candidate.lacks(feature).is_some()
+    }
+
+    /// The candidate.
+    pub fn candidate(&self) -> &Candidate {
+        &self.candidate
+    }
+
     /// The candidate's instances.
     pub fn instances(&self) -> &[Instance] {
         &self.instances
@@ -256,7 +282,8 @@ impl NetnsCluster {
         let listeners = pod
             .serves()
             .iter()
-            .filter(|port| port.protocol != crate::scenario::doc::Protocol::Sctp)
+            // A kernel without SCTP skips the cases that are about it; a pod of other cases may name such a port all the same.
+            .filter(|port| port.protocol != doc::Protocol::Sctp || self.sctp)
             .flat_map(|port| {
                 any.map(|addr| proto::Listener {
                     id: format!("{}/{:?}/{}/{addr}", pod.name, port.protocol, port.port),

@@ -10,9 +10,7 @@ use std::{
 use probe::{client::AgentError, proto::now};
 use reports::event::{EventBody, Failure};
 
-use super::{
-    findings::Findings, former::Former, steps::flow::RunningFlow, steps::state::Baseline,
-};
+use super::{findings::Findings, former::Former, steps::flow::RunningFlow, steps::state::Baseline};
 use crate::{
     candidate::Candidate,
     cluster::{ClusterError, NetnsCluster, Settings},
@@ -21,9 +19,6 @@ use crate::{
         doc::{ApiFault, Fault, ProxyFault, Step},
     },
 };
-
-/// How long to wait for something that nobody does.
-const FOR_NOTHING: Span = Span::millis(500);
 
 /// One attempt in progress.
 pub struct Attempt<'a> {
@@ -50,6 +45,8 @@ pub struct Attempt<'a> {
     pub(super) former: Former,
     /// Sweeps made so far.
     pub(super) sweeps: usize,
+    /// Packets to a node's loopback address that are under way.
+    pub(super) neighbour: Option<super::neighbour::Asked>,
     /// Faults that keep the candidate from knowing what the objects say.
     pub(super) blind: BTreeSet<String>,
     model: Option<(Version, Arc<oracle::Cluster>)>,
@@ -131,6 +128,7 @@ impl<'a> Attempt<'a> {
             armed: Vec::new(),
             former: Former::default(),
             sweeps: 0,
+            neighbour: None,
             blind: BTreeSet::new(),
             model: None,
         };
@@ -173,6 +171,7 @@ impl<'a> Attempt<'a> {
             }
             self.report_step(index as u32, step, started.elapsed(), ok);
             if !ok {
+                self.excuse().await;
                 return;
             }
         }
@@ -180,6 +179,19 @@ impl<'a> Attempt<'a> {
             .enter(case.scenario.steps.len() as u32, "audit");
         if let Err(stop) = self.end().await {
             self.stopped(stop);
+        }
+        self.excuse().await;
+    }
+
+    /// On a machine that is too slow to judge, what was wrong is not held against the candidate.
+    async fn excuse(&mut self) {
+        if self.findings.failures.is_empty() || self.findings.infra.is_some() {
+            return;
+        }
+        if let Some(reason) = self.too_slow().await {
+            self.stopped(Stop::infra(format!(
+                "this machine is too slow to judge: {reason}"
+            )));
         }
     }
 
@@ -190,6 +202,7 @@ impl<'a> Attempt<'a> {
             return Ok(());
         }
         self.felt(|_| true).await?;
+        self.neighbour_answered().await?;
         self.audit().await
     }
 
@@ -272,12 +285,11 @@ impl<'a> Attempt<'a> {
         self.changed = true;
     }
 
-    /// A deadline in nanoseconds. Where no candidate runs at all (the null candidate) nothing will change by waiting.
+    /// A deadline in nanoseconds, cut for candidates that are there to fail.
     pub(super) fn patience(&self, deadline: Span) -> u64 {
-        let deadline = if self.cluster.has_candidate() {
-            deadline
-        } else {
-            deadline.min(FOR_NOTHING)
+        let deadline = match self.cluster.candidate().patience {
+            Some(patience) => deadline.min(patience),
+            None => deadline,
         };
         deadline.0.as_nanos() as u64
     }
@@ -352,7 +364,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// The candidate must still run: an exit that nobody asked for fails every case.
-    fn must_run(&mut self) {
+    pub(super) fn must_run(&mut self) {
         self.findings.checked(false);
         if let Some(exit) = self.cluster.unexpected_exit() {
             self.findings

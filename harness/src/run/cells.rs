@@ -94,14 +94,21 @@ impl Cell {
             .all(|outcome| matches!(outcome, oracle::Outcome::Endpoints { .. }))
     }
 
-    /// An endpoint may answer.
+    /// Somebody may answer.
     pub fn may_answer(&self) -> bool {
-        self.expectation.outcomes.iter().any(|outcome| {
-            matches!(
-                outcome,
-                oracle::Outcome::Endpoints { .. } | oracle::Outcome::NotService
-            )
-        })
+        self.expectation
+            .outcomes
+            .iter()
+            .any(|outcome| match outcome {
+                oracle::Outcome::Endpoints { .. } => true,
+                oracle::Outcome::NotService => self.expectation.direct != oracle::Direct::Nobody,
+                _ => false,
+            })
+    }
+
+    /// A refusal has to come, so waiting for it costs nothing where all is well.
+    pub fn wants_refusal(&self) -> bool {
+        self.expectation.outcomes == [oracle::Outcome::Refuse]
     }
 }
 
@@ -151,7 +158,7 @@ pub fn sources(stage: &Stage, names: &OneOrMany<String>) -> Vec<From> {
     found
 }
 
-fn pod_source(stage: &Stage, name: &str, explicit: bool) -> Option<From> {
+pub(super) fn pod_source(stage: &Stage, name: &str, explicit: bool) -> Option<From> {
     let pod = stage.pod(name).filter(|pod| pod.exists)?;
     let addresses = stage.plan().pod(name)?;
     let source = if pod.spec.host_network {
@@ -175,7 +182,7 @@ fn pod_source(stage: &Stage, name: &str, explicit: bool) -> Option<From> {
     })
 }
 
-fn node_source(name: &str, explicit: bool) -> From {
+pub(super) fn node_source(name: &str, explicit: bool) -> From {
     From {
         agent: name.into(),
         bind: None,
@@ -186,7 +193,7 @@ fn node_source(name: &str, explicit: bool) -> From {
     }
 }
 
-fn outside_source(stage: &Stage, node: &str, explicit: bool) -> Option<From> {
+pub(super) fn outside_source(stage: &Stage, node: &str, explicit: bool) -> Option<From> {
     let addresses = stage.plan().outside(node)?;
     Some(From {
         agent: "outside".into(),

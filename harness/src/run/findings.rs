@@ -3,6 +3,9 @@
 use probe::proto::now;
 use reports::event::{EventBody, Failure};
 
+use super::levels;
+use crate::scenario::Level;
+
 /// Findings of one attempt, in order.
 #[derive(Default)]
 pub struct Findings {
@@ -10,6 +13,8 @@ pub struct Findings {
     pub sink: Option<Sink>,
     /// Everything that was wrong.
     pub failures: Vec<Failure>,
+    /// What was wrong by rules of a lower level than the case's: counted for these rules, and no failure of the case.
+    pub warnings: Vec<Failure>,
     /// Why nothing can be said about the candidate.
     pub infra: Option<String>,
     /// Assertions evaluated.
@@ -82,6 +87,27 @@ impl Findings {
         self.note(format!("FAIL {}: {}", failure.kind, failure.message));
         if self.failures.len() < KEPT {
             self.failures.push(failure);
+        }
+    }
+
+    /// A rule of a lower level than the case's was violated.
+    pub fn warn(&mut self, mut warning: Failure) {
+        warning.step = self.step;
+        warning.verb.clone_from(&self.verb);
+        self.note(format!("WARN {}: {}", warning.kind, warning.message));
+        if self.warnings.len() < KEPT {
+            self.warnings.push(warning);
+        }
+    }
+
+    /// Something that no step asked for was wrong: a failure or a warning, as the rules weigh in a case of this level.
+    pub fn found(&mut self, mut finding: Failure, case: Level) {
+        let weight = levels::weigh(&finding.requirements, case);
+        finding.requirements = weight.requirements;
+        if weight.fails {
+            self.fail(finding);
+        } else {
+            self.warn(finding);
         }
     }
 

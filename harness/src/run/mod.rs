@@ -1,13 +1,20 @@
 //! Running cases: worlds in parallel, attempts, verdicts, the event log.
 
 pub mod attempt;
+mod audit;
 pub mod cells;
 mod evidence;
 mod findings;
+mod former;
+mod levels;
+mod neighbour;
+mod remains;
 mod round;
 mod scheduler;
+mod slowness;
 mod steps;
 pub mod summary;
+mod sweep;
 
 pub use evidence::directory as evidence_directory;
 pub use scheduler::{Job, Outcome, run_once, run_plan};

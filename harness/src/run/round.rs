@@ -58,7 +58,8 @@ pub const PATIENCE_MS: u32 = 3_500;
 /// Where silence is wanted: right answers take well under a millisecond, and the direct path beside it shows that.
 pub const SILENCE_MS: u32 = 200;
 
-/// Where an answer is one of several acceptable outcomes.
+/// Where an answer is one of several acceptable outcomes, and where a refusal is wanted: it comes at once, but a busy machine may
+/// take its time to say so.
 const OPEN_MS: u32 = 1_000;
 /// Silence shows the same in every try, and each costs its whole timeout.
 const FEW: u32 = 4;
@@ -118,7 +119,7 @@ impl Attempt<'_> {
             let agent = cell.from.agent.as_str();
             let timeout = if cell.wants_answer() {
                 shape.patience_ms
-            } else if cell.may_answer() {
+            } else if cell.may_answer() || cell.wants_refusal() {
                 shape.patience_ms.min(OPEN_MS)
             } else {
                 shape.silence_ms
@@ -176,10 +177,11 @@ impl Attempt<'_> {
                     "{} -> pod {pod} {address}/{}",
                     cell.from.label, cell.to.destination.protocol
                 );
-                jobs.entry(agent).or_default().extend(
-                    sized(spec, &shape.lengths)
-                        .map(|(spec, size)| (spec, Job::Control(format!("{label}{size}")))),
-                );
+                jobs.entry(agent)
+                    .or_default()
+                    .extend(sized(spec, &shape.lengths).map(|(spec, size)| {
+                        (spec, Job::Control(format!("{label}{size}"), pod.clone()))
+                    }));
             }
         }
         let results = try_join_all(jobs.into_iter().map(|(agent, jobs)| async move {
@@ -209,11 +211,9 @@ impl Attempt<'_> {
                     }
                     seen.tries[index].extend(report.attempts);
                 }
-                Job::Control(label) => {
-                    if !report.all_answered() {
-                        let how: Vec<String> = report.outcomes().into_keys().collect();
-                        seen.broken_controls
-                            .push(format!("{label}: {}", how.join(", ")));
+                Job::Control(label, pod) => {
+                    if let Some(how) = broken_control(&report, &pod) {
+                        seen.broken_controls.push(format!("{label}: {how}"));
                     }
                 }
             }
@@ -250,7 +250,18 @@ impl Attempt<'_> {
 
 enum Job {
     Cell(usize),
-    Control(String),
+    /// What it is called, and the pod that was asked.
+    Control(String, String),
+}
+
+/// What is wrong with a direct path, if anything is: it has to lead to the pod that was asked, and not to who has its address now.
+fn broken_control(report: &proto::ConnectReport, pod: &str) -> Option<String> {
+    if !report.all_answered() {
+        let how: Vec<String> = report.outcomes().into_keys().collect();
+        return Some(how.join(", "));
+    }
+    let other = report.answered_by().into_keys().find(|who| who != pod)?;
+    Some(format!("answered by {other}"))
 }
 
 /// The connections of one specification: as it is, or one per exact length, with a note of the length.
@@ -412,4 +423,43 @@ pub fn confirming_count(cells: &[Cell]) -> u32 {
     // One more than the endpoints that may answer: the stale one that may not.
     let needed = oracle::attempts_to_see_all(endpoints + 1) as u32;
     needed.div_ceil(fewest).clamp(2, 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(outcomes: &[Outcome]) -> proto::ConnectReport {
+        let attempts = outcomes.iter().map(|outcome| Try {
+            at: 0,
+            source: None,
+            latency_us: 1,
+            outcome: outcome.clone(),
+        });
+        proto::ConnectReport {
+            attempts: attempts.collect(),
+        }
+    }
+
+    #[test]
+    fn a_direct_path_leads_to_the_pod_that_was_asked() {
+        let answered = |who: &str| Outcome::Answered {
+            identity: who.into(),
+            peer: "10.244.1.11:40001".parse().unwrap(),
+            local: "10.244.2.11:8080".parse().unwrap(),
+        };
+        let right = report(&[answered("web-1"), answered("web-1")]);
+        assert_eq!(broken_control(&right, "web-1"), None);
+        let other = report(&[answered("web-1"), answered("web-2")]);
+        assert_eq!(
+            broken_control(&other, "web-1").as_deref(),
+            Some("answered by web-2")
+        );
+        let silent = report(&[answered("web-1"), Outcome::TimedOut]);
+        assert_eq!(
+            broken_control(&silent, "web-1").as_deref(),
+            Some("answered, timed out")
+        );
+        assert!(broken_control(&report(&[]), "web-1").is_some());
+    }
 }

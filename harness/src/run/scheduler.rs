@@ -149,6 +149,7 @@ fn finished(case: &str, attempt: u32) -> AttemptFinished {
         duration_ms: 0.0,
         convergence_ms: None,
         failures: Vec::new(),
+        warnings: Vec::new(),
         skip: None,
         infra: None,
         complaint: None,
@@ -230,6 +231,7 @@ pub async fn run_once(
     result.duration_ms = started.elapsed().as_secs_f64() * 1e3;
     result.convergence_ms = findings.convergence_ms;
     result.failures = findings.failures;
+    result.warnings = findings.warnings;
     result.infra = findings.infra;
     result.checks = findings.checks;
     result.positive_checks = findings.positive_checks;

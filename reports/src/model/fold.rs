@@ -438,6 +438,7 @@ impl AttemptFold {
                 checks: 0,
                 positive_checks: 0,
                 failures: Vec::new(),
+                warnings: Vec::new(),
                 skip: None,
                 infra: Some(format!("the attempt never finished: the log stops {after}")),
                 complaint: None,
@@ -454,6 +455,7 @@ impl AttemptFold {
             checks: finished.checks,
             positive_checks: finished.positive_checks,
             failures: finished.failures,
+            warnings: finished.warnings,
             skip: finished.skip,
             infra: finished.infra,
             complaint: finished.complaint,
@@ -503,6 +505,38 @@ fn missing_attempts(cases: &[CaseResult], runs: u32) -> Option<String> {
     Some(format!("case {id} has {done} of {runs} attempts{others}"))
 }
 
+/// Requirements that warnings of the case violate: always, or in some of the attempts that say anything.
+fn warned(case: &CaseResult) -> BTreeMap<&str, CaseVerdict> {
+    let tried = case
+        .attempts
+        .iter()
+        .filter(|attempt| matches!(attempt.verdict, Verdict::Pass | Verdict::Fail));
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for attempt in tried.clone() {
+        let ids: BTreeSet<&str> = attempt
+            .warnings
+            .iter()
+            .flat_map(|warning| warning.requirements.iter().map(String::as_str))
+            .collect();
+        for id in ids {
+            *counts.entry(id).or_default() += 1;
+        }
+    }
+    let all = tried.count();
+    counts
+        .into_iter()
+        .map(|(id, count)| {
+            let always = count == all;
+            let says = if always {
+                CaseVerdict::Fail
+            } else {
+                CaseVerdict::Flaky
+            };
+            (id, says)
+        })
+        .collect()
+}
+
 /// What each requirement's cases say about it. Requirements that only the plan names come last, without text.
 fn requirements(run: &RunStarted, cases: &[CaseResult]) -> Vec<RequirementResult> {
     let mut counts: HashMap<&str, Counts> = HashMap::new();
@@ -520,7 +554,18 @@ fn requirements(run: &RunStarted, cases: &[CaseResult]) -> Vec<RequirementResult
         let blames_all = case
             .attempts_with(Verdict::Fail)
             .any(|a| a.failures.is_empty() || a.failures.iter().any(|f| f.requirements.is_empty()));
+        let warned = warned(case);
+        for (id, says) in &warned {
+            if !listed.contains(id) && !counts.contains_key(id) {
+                unlisted.push((id, case));
+            }
+            counts.entry(id).or_default().add(*says);
+        }
         for id in own.union(&blamed) {
+            if warned.contains_key(id) {
+                // It is counted already, as violated.
+                continue;
+            }
             let says = match case.verdict {
                 CaseVerdict::Fail | CaseVerdict::Flaky if !blames_all && !blamed.contains(id) => {
                     CaseVerdict::NotRun

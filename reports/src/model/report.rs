@@ -314,6 +314,9 @@ pub struct Attempt {
     /// What did not hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<Failure>,
+    /// What did not hold of rules that weigh less than the case's level: counted for these rules, not for the case.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Failure>,
     /// Why it was skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skip: Option<Skip>,
