@@ -335,7 +335,7 @@ impl Stage {
         let nodes = self
             .nodes
             .iter()
-            .map(|node| self.oracle_node(node))
+            .map(|node| self.oracle_node(node, zone_label(&objects, &node.name)))
             .collect();
         let mut cluster = oracle::Cluster::from_objects(&objects, nodes)
             .map_err(|error| StageError::new("read the objects", error))?;
@@ -367,7 +367,7 @@ impl Stage {
         Ok(cluster)
     }
 
-    fn oracle_node(&self, node: &super::doc::Node) -> oracle::Node {
+    fn oracle_node(&self, node: &super::doc::Node, zone: Option<String>) -> oracle::Node {
         let Some(addresses) = self.plan.node(&node.name) else {
             return oracle::Node::default();
         };
@@ -388,7 +388,7 @@ impl Stage {
             name: node.name.clone(),
             internal_ips: internal,
             all_ips: all,
-            zone: node.zone.clone(),
+            zone,
         }
     }
 
@@ -505,6 +505,15 @@ fn with_namespace(object: &Value) -> Value {
         metadata.insert("namespace".into(), json!(namespace));
     }
     object
+}
+
+/// The zone that the Node object is labelled with now; a scenario may have changed it.
+fn zone_label(objects: &[Value], node: &str) -> Option<String> {
+    objects
+        .iter()
+        .find(|object| object["kind"] == "Node" && object["metadata"]["name"] == node)
+        .and_then(|object| object["metadata"]["labels"]["topology.kubernetes.io/zone"].as_str())
+        .map(str::to_owned)
 }
 
 /// Items of a list carry no `kind`; the oracle wants one.
