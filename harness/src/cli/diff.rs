@@ -16,7 +16,10 @@ use reports::{
     log::EventWriter,
     model::{Report, ReportBuilder},
 };
-use tokio::sync::mpsc;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
 
 use super::{
     Exit, Failed,
@@ -313,7 +316,16 @@ fn interleaved(sides: [Side; 2], jobs: usize) -> Result<[Report; 2], Failed> {
         let senders = [to_first, to_second];
         let interrupt = stop.clone();
         tokio::spawn(async move {
-            while tokio::signal::ctrl_c().await.is_ok() {
+            let (Ok(mut pressed), Ok(mut told)) = (
+                signal(SignalKind::interrupt()),
+                signal(SignalKind::terminate()),
+            ) else {
+                return;
+            };
+            while let Some(()) = tokio::select! {
+                asked = pressed.recv() => asked,
+                asked = told.recv() => asked,
+            } {
                 if interrupt.swap(true, Ordering::Relaxed) {
                     std::process::exit(130);
                 }

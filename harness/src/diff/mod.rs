@@ -162,7 +162,7 @@ impl Difference {
             compared: pairs.len(),
             differing: differing.len(),
             caveats: caveats(candidate, against),
-            requirements: requirements(candidate, against, &differing),
+            requirements: requirements(candidate, against, &differing, &pairs),
             characteristics: characteristics(candidate, against),
             convergence: convergence(&pairs),
             not_compared,
@@ -171,7 +171,7 @@ impl Difference {
 
     /// Whether nothing differs that was compared. Times do not count: they are never the same.
     pub fn is_empty(&self) -> bool {
-        self.differing == 0 && self.characteristics.is_empty()
+        self.differing == 0 && self.requirements.is_empty() && self.characteristics.is_empty()
     }
 
     /// Whether trouble with the machine or the harness kept cases from being compared.
@@ -228,9 +228,10 @@ fn requirements(
     candidate: &Report,
     against: &Report,
     differing: &[(&CaseResult, &CaseResult)],
+    pairs: &[(&CaseResult, &CaseResult)],
 ) -> Vec<RequirementDifference> {
     let mut by_requirement: BTreeMap<&str, Vec<CaseDifference>> = BTreeMap::new();
-    for (case, other) in differing {
+    for &(case, other) in differing {
         let mut ids: BTreeSet<&str> = blamed(case);
         ids.extend(blamed(other));
         if ids.is_empty() {
@@ -243,6 +244,23 @@ fn requirements(
                 candidate: case.verdict,
                 message: message(case).or_else(|| message(other)),
             });
+        }
+    }
+    for (case, other) in pairs.iter().filter(|(case, other)| ran(case) && ran(other)) {
+        let (ours, theirs) = (warned(case), warned(other));
+        let met = |warnings: &BTreeMap<&str, String>, id: &str| match warnings.contains_key(id) {
+            true => CaseVerdict::Fail,
+            false => CaseVerdict::Pass,
+        };
+        for (id, message) in ours.iter().chain(&theirs) {
+            if ours.contains_key(id) != theirs.contains_key(id) {
+                by_requirement.entry(id).or_default().push(CaseDifference {
+                    id: case.id.clone(),
+                    against: met(&theirs, id),
+                    candidate: met(&ours, id),
+                    message: Some(message.clone()),
+                });
+            }
         }
     }
     let verdict = |report: &Report, id: &str| {
@@ -266,6 +284,26 @@ fn requirements(
                 candidate: requirement.verdict,
                 cases,
             })
+        })
+        .collect()
+}
+
+/// Whether attempts ran and said something about every rule of the case.
+fn ran(case: &CaseResult) -> bool {
+    matches!(
+        case.verdict,
+        CaseVerdict::Pass | CaseVerdict::Fail | CaseVerdict::Flaky
+    )
+}
+
+/// Rules that weigh less than the case and did not hold, with what was wrong: they leave the case's verdict alone.
+fn warned(case: &CaseResult) -> BTreeMap<&str, String> {
+    let warnings = case.attempts.iter().flat_map(|attempt| &attempt.warnings);
+    warnings
+        .flat_map(|warning| {
+            let message = format!("{}: {}", warning.kind, warning.message);
+            let ids = warning.requirements.iter();
+            ids.map(move |id| (id.as_str(), message.clone()))
         })
         .collect()
 }
@@ -352,4 +390,236 @@ fn medians(area: &str, own: Vec<f64>, theirs: Vec<f64>) -> Option<Convergence> {
         against_ms: theirs.p50,
         candidate_ms: own.p50,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use reports::{
+        event::{
+            AttemptFinished, CandidateInfo, Event, EventBody, Failure, FinishReason, Machine,
+            Options, PlannedCase, RequirementInfo, RunStarted, Skip, SkipKind, Suite, Verdict,
+        },
+        model::ReportBuilder,
+    };
+
+    use super::*;
+
+    const RULES: &[(&str, &str)] = &[
+        ("SVC-1", "A proxy MUST deliver to a ready endpoint."),
+        ("UDP-1", "Flows MUST move when their endpoint goes."),
+        ("CP-1", "A proxy SHOULD leave nothing behind."),
+    ];
+
+    fn rules() -> Vec<RequirementInfo> {
+        RULES
+            .iter()
+            .map(|(id, text)| RequirementInfo {
+                id: (*id).into(),
+                area: id.split('-').next().unwrap_or(id).to_lowercase(),
+                level: "core".into(),
+                text: (*text).into(),
+                source: "of the test".into(),
+            })
+            .collect()
+    }
+
+    fn started(name: &str, cases: &[(&str, &str)]) -> RunStarted {
+        RunStarted {
+            run_id: name.into(),
+            format_version: 1,
+            suite: Suite {
+                version: "1".into(),
+                catalogue_digest: "sha256:c0ffee".into(),
+            },
+            candidate: CandidateInfo {
+                name: name.into(),
+                version: Some("1.2.3".into()),
+                url: None,
+                digest: None,
+                features_unsupported: Vec::new(),
+            },
+            provider: "netns".into(),
+            machine: Machine {
+                kernel: "6.18".into(),
+                cpus: 2,
+                memory_bytes: 1 << 30,
+                arch: "x86_64".into(),
+                os: "Linux".into(),
+                nft: None,
+                iptables: None,
+            },
+            options: Options {
+                profile: "core".into(),
+                filter: None,
+                runs: 1,
+                jobs: 2,
+                seed: 42,
+                flake_budget: 0,
+                fail_fast: false,
+            },
+            cases: cases
+                .iter()
+                .map(|(id, rule)| PlannedCase {
+                    id: (*id).into(),
+                    scenario: (*id).into(),
+                    title: "T".into(),
+                    area: rule.split('-').next().unwrap_or(rule).to_lowercase(),
+                    level: "core".into(),
+                    requirements: vec![(*rule).into()],
+                    axes: BTreeMap::new(),
+                    skip: None,
+                })
+                .collect(),
+            requirements: rules(),
+        }
+    }
+
+    fn failure() -> Failure {
+        Failure {
+            requirements: Vec::new(),
+            step: Some(1),
+            verb: "converge".into(),
+            kind: "wrong-endpoint".into(),
+            cell: None,
+            expected: "answered by web".into(),
+            actual: "timed out".into(),
+            message: "pod client to ClusterIP <b>10.96.0.10</b>: timed out".into(),
+        }
+    }
+
+    /// What a lesser rule has to say about a case that passes.
+    fn left_behind() -> Failure {
+        Failure {
+            requirements: vec!["CP-1".into()],
+            kind: "left-behind".into(),
+            message: "node1 still has an element for 10.96.0.10".into(),
+            ..failure()
+        }
+    }
+
+    /// One attempt of a case, as the log tells it.
+    fn attempt(case: &str, verdict: Verdict, convergence_ms: f64) -> [EventBody; 2] {
+        let finished = serde_json::json!({
+            "case": case, "attempt": 1, "verdict": verdict, "durationMs": 10.0,
+            "convergenceMs": (verdict == Verdict::Pass).then_some(convergence_ms),
+            "failures": (verdict == Verdict::Fail).then(failure).into_iter().collect::<Vec<_>>(),
+            "skip": (verdict == Verdict::Skip).then_some(Skip {
+                kind: SkipKind::CandidateUnsupported,
+                reason: "not implemented".into(),
+            }),
+            "infra": (verdict == Verdict::Infra).then_some("no world could be built"),
+            "checks": 4, "positiveChecks": 4,
+        });
+        let finished: AttemptFinished = serde_json::from_value(finished).expect("an attempt");
+        [
+            EventBody::AttemptStarted {
+                case: case.into(),
+                attempt: 1,
+                seed: 1,
+            },
+            EventBody::AttemptFinished(finished),
+        ]
+    }
+
+    /// A run of these cases: id, rule, verdict, convergence; and what it does at loopback.
+    fn report(name: &str, cases: &[(&str, &str, Verdict, f64)], loopback: &str) -> Report {
+        let planned: Vec<(&str, &str)> = cases.iter().map(|case| (case.0, case.1)).collect();
+        let mut bodies = vec![EventBody::RunStarted(started(name, &planned))];
+        for (id, _, verdict, convergence_ms) in cases {
+            let [begin, mut end] = attempt(id, *verdict, *convergence_ms);
+            if let EventBody::AttemptFinished(finished) = &mut end
+                && name == "new-proxy"
+                && *verdict == Verdict::Pass
+            {
+                finished.warnings.push(left_behind());
+            }
+            bodies.push(begin);
+            if *verdict == Verdict::Pass {
+                bodies.push(EventBody::Characteristic {
+                    case: (*id).into(),
+                    attempt: 1,
+                    id: "nodeport-localhost".into(),
+                    value: loopback.into(),
+                    text: "Whether NodePorts are served on loopback addresses.".into(),
+                });
+            }
+            bodies.push(end);
+        }
+        bodies.push(EventBody::RunFinished {
+            reason: FinishReason::Completed,
+            message: None,
+        });
+        let mut builder = ReportBuilder::default();
+        for (seq, body) in (0..).zip(bodies) {
+            let time = format!("2026-11-22T16:10:19.{seq:06}Z");
+            builder
+                .push(Event { seq, time, body })
+                .expect("events in order");
+        }
+        builder.finish().expect("a report")
+    }
+
+    fn two() -> Difference {
+        use Verdict::{Fail, Infra, Pass, Skip};
+        let old = report(
+            "old-proxy",
+            &[
+                ("basic[ipv4]", "SVC-1", Pass, 40.0),
+                ("basic[ipv6]", "SVC-1", Pass, 60.0),
+                ("hints", "SVC-1", Pass, 5.0),
+                ("udp-replaced", "UDP-1", Fail, 0.0),
+                ("udp-moved", "UDP-1", Pass, 30.0),
+                ("only-old", "UDP-1", Pass, 1.0),
+            ],
+            "answered",
+        );
+        let new = report(
+            "new-proxy",
+            &[
+                ("basic[ipv4]", "SVC-1", Pass, 4.0),
+                ("basic[ipv6]", "SVC-1", Fail, 0.0),
+                ("hints", "SVC-1", Skip, 0.0),
+                ("udp-replaced", "UDP-1", Pass, 2.0),
+                ("udp-moved", "UDP-1", Infra, 0.0),
+            ],
+            "refused",
+        );
+        Difference::of(&new, &old)
+    }
+
+    #[test]
+    fn what_changes_is_said_by_requirement() {
+        let difference = two();
+        assert!(!difference.is_empty());
+        assert!(difference.is_incomplete());
+        insta::assert_snapshot!("text", difference.text());
+        insta::assert_snapshot!("markdown", difference.markdown());
+    }
+
+    #[test]
+    fn a_run_does_not_differ_from_itself_nor_by_its_times() {
+        let cases = |ms: f64| [("basic", "SVC-1", Verdict::Pass, ms)];
+        let one = report("proxy", &cases(1.0), "refused");
+        let slower = report("proxy", &cases(1000.0), "refused");
+        let difference = Difference::of(&one, &slower);
+        assert!(difference.is_empty() && !difference.is_incomplete());
+        assert_eq!(difference.compared, 1);
+        assert!(difference.caveats.is_empty(), "{:?}", difference.caveats);
+    }
+
+    #[test]
+    fn runs_that_were_made_otherwise_say_so() {
+        let one = report("proxy", &[("basic", "SVC-1", Verdict::Pass, 1.0)], "x");
+        let mut other = one.clone();
+        other.options.seed = 43;
+        other.suite.catalogue_digest = "sha256:tea".into();
+        let difference = Difference::of(&one, &other);
+        assert_eq!(
+            difference.caveats,
+            [
+                "the runs were made with different scenarios",
+                "the runs have different seeds: 42 and 43"
+            ]
+        );
+    }
 }

@@ -4,6 +4,8 @@
 
 mod cases;
 mod certify;
+mod coverage;
+mod diff;
 mod documents;
 mod ending;
 mod support;
