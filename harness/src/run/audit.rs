@@ -59,15 +59,33 @@ impl Attempt<'_> {
             return Ok(());
         }
         let model = self.model()?;
+        let gone = Gone::new(&self.former.addresses(&model), &self.former.node_ports());
+        let known =
+            !self.cluster.lacks(Feature::NetfilterRules) && self.rules_are_known(&gone).await?;
         self.delete_everything()?;
-        if !self.cluster.lacks(Feature::NetfilterRules) {
-            let gone = Gone::new(&self.former.addresses(&model), &self.former.node_ports());
+        if known {
             self.rules_are_gone(&gone).await?;
         }
         self.entries_are_gone().await?;
         self.must_run();
         self.processes();
         Ok(())
+    }
+
+    /// Whether there is something to find before everything is deleted: that nothing is found afterwards says nothing otherwise.
+    async fn rules_are_known(&mut self, gone: &Gone) -> Result<bool, Stop> {
+        let mut lines = 0;
+        for node in self.cluster.stage().nodes() {
+            let agent = self.cluster.agent(&node.name)?;
+            let ruleset = agent.dump(DumpKind::Ruleset).await?;
+            lines += remains::remains(&ruleset, gone).map_or(0, |lines| lines.len());
+            if lines > 0 {
+                break;
+            }
+        }
+        self.findings
+            .measure("rules audited", "count", lines as f64);
+        Ok(lines > 0)
     }
 
     fn delete_everything(&mut self) -> Result<(), Stop> {
