@@ -57,6 +57,17 @@ struct Answer {
     characteristics: Vec<Characteristic>,
     why: Vec<(&'static str, String)>,
     affinity: Option<Duration>,
+    /// Set when it is open whether anybody serves the destination at all.
+    unserved: Option<Unserved>,
+}
+
+/// An open choice between what a frontend does and nothing at all.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Unserved {
+    characteristic: &'static str,
+    explanation: &'static str,
+    /// To do nothing is the plainer reading, and is named first.
+    plainer: bool,
 }
 
 impl Answer {
@@ -77,15 +88,38 @@ impl Answer {
         self
     }
 
+    /// Puts the open choice whether anybody serves the destination among the outcomes.
+    fn settle(mut self) -> Self {
+        if let Some(unserved) = self.unserved.take() {
+            let plain = Answer {
+                outcomes: vec![Outcome::NotService],
+                ..Answer::default()
+            };
+            self.or(plain, unserved.characteristic, unserved.explanation);
+            if unserved.plainer {
+                self.outcomes
+                    .sort_by_key(|outcome| *outcome != Outcome::NotService);
+            }
+        }
+        self
+    }
+
     /// Adds another acceptable answer. A characteristic arises only when that makes a difference.
     fn or(&mut self, other: Answer, id: &str, text: &str) {
-        let before = self.outcomes.len();
+        // What one claim leaves open is decided where another one is sure.
+        self.unserved = self.unserved.and(other.unserved);
+        let before = self.outcomes.clone();
         for outcome in other.outcomes {
             if !self.outcomes.contains(&outcome) {
                 self.outcomes.push(outcome);
             }
         }
-        if self.outcomes.len() == before {
+        if self.outcomes.contains(&Outcome::NoAnswer) {
+            // That includes both ways in which nobody answers.
+            self.outcomes
+                .retain(|outcome| !matches!(outcome, Outcome::Refuse | Outcome::Drop));
+        }
+        if self.outcomes == before {
             return;
         }
         for reason in other.why {
@@ -112,9 +146,11 @@ impl Answer {
                 requirements.push((*id).to_owned());
             }
         }
+        let choices = self.outcomes.len();
         let characteristic = self
             .characteristics
             .into_iter()
+            .filter(|_| choices > 1)
             .reduce(|one, other| Characteristic {
                 id: format!("{}+{}", one.id, other.id),
                 text: format!("{} {}", one.text, other.text),
@@ -140,6 +176,59 @@ struct Match<'a> {
     service: &'a Service,
     port: &'a ServicePort,
     kind: FrontendKind,
+    headless: Option<Headless>,
+}
+
+/// What is open about Services that look headless.
+#[derive(Clone, Copy)]
+enum Headless {
+    /// `clusterIP: None`, with external frontends.
+    External,
+    /// The label of headless Services' slices on a Service that is not headless.
+    Labelled,
+}
+
+impl Headless {
+    fn reasons(self, service: &Service) -> Vec<(&'static str, String)> {
+        let name = service.display_name();
+        match self {
+            Headless::External => vec![
+                ("FLT-1", format!("Service {name} is headless")),
+                (
+                    "FLT-6",
+                    "external frontends of headless Services are open".into(),
+                ),
+            ],
+            Headless::Labelled => vec![
+                (
+                    "FLT-7",
+                    format!("Service {name} has the label service.kubernetes.io/headless"),
+                ),
+                (
+                    "FLT-7",
+                    "the label is defined for slices, its meaning on a Service is open".into(),
+                ),
+            ],
+        }
+    }
+
+    fn unserved(self) -> Unserved {
+        let (characteristic, explanation) = match self {
+            Headless::External => (
+                "headless-external-frontend",
+                "no specification says whether externalIPs and NodePorts of a headless Service are served.",
+            ),
+            Headless::Labelled => (
+                "headless-label-on-service",
+                "the label is documented for EndpointSlices; some proxies leave a Service alone that carries it itself.",
+            ),
+        };
+        Unserved {
+            characteristic,
+            explanation,
+            plainer: true,
+        }
+    }
 }
 
 impl Match<'_> {
@@ -190,8 +279,9 @@ impl<'a> Question<'a> {
             ),
         );
         let mut answer = plain.clone();
-        for found in self.served_matches(|service, port| {
-            (node_port(service, port) == Some(self.to.port)).then_some(FrontendKind::NodePort)
+        for found in self.matches(|service, port| {
+            let own = node_port(service, port) == Some(self.to.port);
+            own.then_some(FrontendKind::NodePort).into_iter().collect()
         }) {
             if nodeport_address(self.cluster, &node, self.to.ip) == NodePortAddress::MustNot {
                 return Answer::one(
@@ -200,8 +290,12 @@ impl<'a> Question<'a> {
                     format!("--nodeport-addresses does not contain {}", self.to.ip),
                 );
             }
+            let reasons = found
+                .headless
+                .map(|headless| headless.reasons(found.service));
             answer.or(
-                self.nodeport_policy(&found, &node),
+                self.nodeport_policy(&found, &node)
+                    .before(reasons.unwrap_or_default()),
                 "nodeport-localhost",
                 "no specification says whether NodePorts are served on loopback addresses.",
             );
@@ -213,22 +307,25 @@ impl<'a> Question<'a> {
     }
 
     fn not_loopback(&self) -> Answer {
-        let mut answers = self
-            .matches()
-            .into_iter()
-            .map(|found| self.at_frontend(&found));
-        let Some(mut answer) = answers.next() else {
+        let matches = self.matches(|service, port| self.frontend_kinds(service, port));
+        let mut answers = matches
+            .iter()
+            .map(|found| (found.service.key(), self.at_frontend(found)));
+        let Some((first, mut answer)) = answers.next() else {
             return self.no_frontend();
         };
-        for other in answers {
-            let id = ("SVC-EIP-3", format!("several Services claim {}", self.to));
+        for (key, other) in answers {
+            let mut reasons = Vec::new();
+            if key != first {
+                reasons.push(("SVC-EIP-3", format!("several Services claim {}", self.to)));
+            }
             answer.or(
-                other.before(vec![id]),
+                other.before(reasons),
                 "frontend-conflict",
-                "several Services claim the same address, port and protocol; which one is served is open.",
+                "several claims are on the same address, port and protocol; which one is served is open.",
             );
         }
-        answer
+        answer.settle()
     }
 
     // ---- What the destination is.
@@ -240,68 +337,72 @@ impl<'a> Question<'a> {
         services
     }
 
-    /// All ports of served Services in the family and protocol that `kind` finds at the destination.
-    fn served_matches(
+    /// All ports of Services in the family and protocol that `kinds` finds at the destination, if this proxy serves the
+    /// Service or may serve it.
+    fn matches(
         &self,
-        kind: impl Fn(&Service, &ServicePort) -> Option<FrontendKind>,
+        kinds: impl Fn(&Service, &ServicePort) -> Vec<FrontendKind>,
     ) -> Vec<Match<'a>> {
         let mut found: Vec<Match<'a>> = Vec::new();
         for service in self.services() {
-            if served(self.cluster, service) != Served::Yes
-                || service.cluster_ip(self.family).is_none()
-            {
+            let headless = match served(self.cluster, service) {
+                Served::Yes => None,
+                Served::Headless => Some(Headless::External),
+                Served::HeadlessLabel => Some(Headless::Labelled),
+                Served::OtherProxy | Served::ExternalName => continue,
+            };
+            if !service.has_family(self.family) {
                 continue;
             }
-            for port in service
-                .ports()
-                .iter()
-                .filter(|port| port.protocol == self.to.protocol)
-            {
-                if let Some(kind) = kind(service, port) {
-                    found.push(Match {
-                        service,
-                        port,
-                        kind,
-                    });
-                }
+            let ports = service.ports().iter();
+            for port in ports.filter(|port| port.protocol == self.to.protocol) {
+                found.extend(kinds(service, port).into_iter().map(|kind| Match {
+                    service,
+                    port,
+                    kind,
+                    headless,
+                }));
             }
         }
-        // So must not the order of ports.
+        // The order of ports must not show in the answer either.
         found.sort_by_key(|found| (found.service.key(), found.port.name.clone(), found.kind));
         found
     }
 
-    fn matches(&self) -> Vec<Match<'a>> {
-        self.served_matches(|service, port| self.frontend_kind(service, port))
-    }
-
-    fn frontend_kind(&self, service: &Service, port: &ServicePort) -> Option<FrontendKind> {
+    /// What the destination is for a Service port. A ClusterIP is nothing else besides, even when it is listed again.
+    fn frontend_kinds(&self, service: &Service, port: &ServicePort) -> Vec<FrontendKind> {
+        let mut kinds = Vec::new();
         if port.port == self.to.port {
             if service.cluster_ip(self.family) == Some(self.to.ip) {
-                return Some(FrontendKind::ClusterIp);
+                return vec![FrontendKind::ClusterIp];
             }
             if load_balancer_ips(service, self.family, false).contains(&self.to.ip) {
-                return Some(FrontendKind::LoadBalancerIp);
+                kinds.push(FrontendKind::LoadBalancerIp);
             }
             if external_ips(service, self.family).contains(&self.to.ip) {
-                return Some(FrontendKind::ExternalIp);
+                kinds.push(FrontendKind::ExternalIp);
             }
         }
-        let own_port = node_port(service, port) == Some(self.to.port);
-        (own_port && self.cluster.node_owning(self.to.ip).is_some())
-            .then_some(FrontendKind::NodePort)
+        if node_port(service, port) == Some(self.to.port)
+            && self.cluster.node_owning(self.to.ip).is_some()
+        {
+            kinds.push(FrontendKind::NodePort);
+        }
+        kinds
     }
 
     /// The destination is no frontend of any served Service.
     fn no_frontend(&self) -> Answer {
-        if let Some(answer) = self.unserved() {
-            return answer;
-        }
-        let cluster_ip_of = self.services().into_iter().find(|service| {
-            served(self.cluster, service) == Served::Yes
-                && service.cluster_ip(self.family) == Some(self.to.ip)
-        });
+        let cluster_ip_of = self
+            .services()
+            .into_iter()
+            .filter(|service| service.kind() != ServiceType::ExternalName)
+            .find(|service| service.cluster_ip(self.family) == Some(self.to.ip));
         if let Some(service) = cluster_ip_of {
+            if served(self.cluster, service) == Served::OtherProxy {
+                let text = format!("Service {} {OTHER_PROXY}", service.display_name());
+                return Answer::one(Outcome::NotService, "FLT-2", text);
+            }
             let mut answer = Answer::one(
                 Outcome::NoAnswer,
                 "SVC-CIP-4",
@@ -313,6 +414,9 @@ impl<'a> Question<'a> {
                 ),
             );
             answer.because("SAFE-2", "no process of a node may answer at a ClusterIP");
+            return answer;
+        }
+        if let Some(answer) = self.unserved() {
             return answer;
         }
         if self
@@ -349,77 +453,25 @@ impl<'a> Question<'a> {
     /// The destination would be a frontend if its Service were one that this proxy serves.
     fn unserved(&self) -> Option<Answer> {
         for service in self.services() {
-            let (id, reason) = match served(self.cluster, service) {
-                Served::Yes => {
-                    // Frontends of a family in which the Service has no ClusterIP.
-                    if service.cluster_ip(self.family).is_none() && self.would_match(service) {
-                        let text = format!(
-                            "Service {} has no {} ClusterIP, so it does not exist in this family",
-                            service.display_name(),
-                            self.family
-                        );
-                        return Some(Answer::one(Outcome::NotService, "FAM-3", text));
-                    }
-                    continue;
-                }
-                Served::Headless => ("FLT-1", "is headless"),
-                Served::HeadlessLabel => ("FLT-7", "has the label service.kubernetes.io/headless"),
-                Served::OtherProxy => ("FLT-2", "belongs to a proxy of another name"),
-                Served::ExternalName => ("FLT-4", "is of type ExternalName"),
-            };
-            if !self.would_match(service) {
+            let ports = service.ports().iter();
+            let would_match = ports
+                .filter(|port| port.protocol == self.to.protocol)
+                .any(|port| !self.frontend_kinds(service, port).is_empty());
+            if !would_match {
                 continue;
             }
-            let text = format!("Service {} {reason}", service.display_name());
-            let mut answer = Answer::one(Outcome::NotService, id, text);
-            // What the API leaves open about Services that look headless.
-            let open = match id {
-                "FLT-1" => Some((
-                    "FLT-6",
-                    "external frontends of headless Services are open",
-                    "headless-external-frontend",
-                    "no specification says whether externalIPs and NodePorts of a headless Service are served.",
-                )),
-                "FLT-7" => Some((
-                    "FLT-7",
-                    "the label is defined for slices, its meaning on a Service is open",
-                    "headless-label-on-service",
-                    "the label is documented for EndpointSlices; some proxies leave a Service alone that carries it itself.",
-                )),
-                _ => None,
-            };
-            if let Some((rule, because, characteristic, explanation)) = open {
-                for port in service
-                    .ports()
-                    .iter()
-                    .filter(|p| p.protocol == self.to.protocol)
-                {
-                    let Some(kind) = self.frontend_kind(service, port) else {
-                        continue;
-                    };
-                    answer.or(
-                        self.at_frontend(&Match {
-                            service,
-                            port,
-                            kind,
-                        })
-                        .before(vec![(rule, because.into())]),
-                        characteristic,
-                        explanation,
-                    );
+            let (id, reason) = match served(self.cluster, service) {
+                Served::OtherProxy => ("FLT-2", OTHER_PROXY.to_owned()),
+                Served::ExternalName => ("FLT-4", "is of type ExternalName".to_owned()),
+                Served::Yes | Served::Headless | Served::HeadlessLabel => {
+                    let text = format!("does not exist in the family {}", self.family);
+                    ("FAM-3", text)
                 }
-            }
-            return Some(answer);
+            };
+            let text = format!("Service {} {reason}", service.display_name());
+            return Some(Answer::one(Outcome::NotService, id, text));
         }
         None
-    }
-
-    fn would_match(&self, service: &Service) -> bool {
-        service
-            .ports()
-            .iter()
-            .filter(|port| port.protocol == self.to.protocol)
-            .any(|port| self.frontend_kind(service, port).is_some())
     }
 
     fn plain_routing(&self) -> Answer {
@@ -483,7 +535,16 @@ impl<'a> Question<'a> {
             let text = "loadBalancerSourceRanges does not apply to this frontend";
             reasons.push(("SVC-LB-5", text.into()));
         }
-        answer.before(reasons)
+        let mut answer = answer.before(reasons);
+        // Where nothing is to be served anyway, nothing is open.
+        let unserved = [Outcome::NotService];
+        if let Some(headless) = found.headless
+            && answer.outcomes != unserved
+        {
+            answer = answer.before(headless.reasons(found.service));
+            answer.unserved = Some(headless.unserved());
+        }
+        answer
     }
 
     fn cluster_ip(&self, found: &Match<'_>) -> Answer {
@@ -564,14 +625,11 @@ impl<'a> Question<'a> {
             }
         };
         if found.service.kind() != ServiceType::LoadBalancer {
-            answer.or(
-                Answer {
-                    outcomes: vec![Outcome::NotService],
-                    ..Answer::default()
-                },
-                "load-balancer-status-of-other-type",
-                "the status of a Service that is not of type LoadBalancer carries an address.",
-            );
+            answer.unserved = Some(Unserved {
+                characteristic: "load-balancer-status-of-other-type",
+                explanation: "the status of a Service that is not of type LoadBalancer carries an address.",
+                plainer: false,
+            });
             answer.because("SVC-LB-10", "the Service is not of type LoadBalancer");
         }
         answer
@@ -659,7 +717,7 @@ impl<'a> Question<'a> {
         answer
     }
 
-    /// Traffic from outside at an external frontend, arriving at `node`.
+    /// Traffic at an external frontend that is treated like traffic from outside, arriving at `node`.
     fn outside_at(&self, found: &Match<'_>, node: &Node, policy: TrafficPolicy) -> Answer {
         let sets = self.sets(found, node);
         if policy == TrafficPolicy::Cluster {
@@ -673,8 +731,14 @@ impl<'a> Question<'a> {
             ),
         );
         if !sets.local.is_empty() {
+            // The rule that keeps the client's address is about clients outside.
+            let client = if self.source.in_cluster() {
+                ClientAddress::NotPreservedAllowed
+            } else {
+                ClientAddress::Preserved
+            };
             return self
-                .local_set(found, &sets, node, ClientAddress::Preserved)
+                .local_set(found, &sets, node, client)
                 .before(vec![local]);
         }
         if sets.cluster.is_empty() {
@@ -715,11 +779,11 @@ impl<'a> Question<'a> {
                     "SVC-NP-4",
                     format!("{} is no InternalIP of {}", self.to.ip, node.name),
                 );
-                answer.or(
-                    Answer { outcomes: vec![Outcome::NotService], ..Answer::default() },
-                    "nodeport-on-other-address",
-                    "nobody said on which addresses NodePorts are served, and this is not an InternalIP.",
-                );
+                answer.unserved = Some(Unserved {
+                    characteristic: "nodeport-on-other-address",
+                    explanation: "nobody said on which addresses NodePorts are served, and this is not an InternalIP.",
+                    plainer: false,
+                });
                 answer
             }
         }
@@ -747,12 +811,6 @@ impl<'a> Question<'a> {
         );
         if policy == TrafficPolicy::Local {
             let mut local = self.outside_at(found, owner, policy);
-            for outcome in &mut local.outcomes {
-                // The rule that keeps the client's address is about clients outside.
-                if let Outcome::Endpoints { client, .. } = outcome {
-                    *client = free;
-                }
-            }
             local.because(
                 "TP-7",
                 "externalTrafficPolicy Local may or may not apply to clients in the cluster",
@@ -841,7 +899,10 @@ impl<'a> Question<'a> {
             );
             reasons.push(("AFF-1", text));
         }
-        if let Some((_, endpoint)) = shares.iter().zip(set).find(|(share, _)| share.hairpin) {
+        let mut hairpins = shares.iter().zip(set).filter(|(share, _)| share.hairpin);
+        if self.source.in_cluster()
+            && let Some((_, endpoint)) = hairpins.next()
+        {
             reasons.push(("SRC-3", "the client is one of its own endpoints".into()));
             if endpoint.nodes.is_empty() {
                 // Proxies that masquerade hairpin flows only for endpoints of their own node cannot know this one.
@@ -938,6 +999,10 @@ impl<'a> Question<'a> {
 
     /// The nodes at which traffic from outside can arrive.
     fn arrival_nodes(&self) -> Vec<Node> {
+        // A load balancer or an administrator may have given out a node's own address.
+        if let Some(owner) = self.cluster.node_owning(self.to.ip) {
+            return vec![owner.clone()];
+        }
         match self.source.node() {
             Some(name) => vec![self.node(name)],
             None => {
@@ -968,6 +1033,8 @@ impl<'a> Question<'a> {
             .collect()
     }
 }
+
+const OTHER_PROXY: &str = "belongs to a proxy of another name";
 
 /// What `loadBalancerSourceRanges` says about the client.
 enum Admission {

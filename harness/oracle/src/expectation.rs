@@ -59,7 +59,7 @@ pub struct Share {
     pub weight: u32,
     /// The pod behind the address, if known.
     pub pod: Option<String>,
-    /// The node the endpoint says it is on.
+    /// The node it is on: the pod's, or the one that the endpoint names when the pod is not known.
     pub node: Option<String>,
     /// The endpoint is the client itself. Then the client address must be changed as far as the return path needs
     /// it, so whatever address the endpoint sees is right as long as it answers.

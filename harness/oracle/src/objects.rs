@@ -129,6 +129,8 @@ struct Spec {
     cluster_ip: String,
     #[serde(rename = "clusterIPs", deserialize_with = "nullable")]
     cluster_ips: Vec<String>,
+    #[serde(deserialize_with = "nullable")]
+    ip_families: Vec<String>,
     #[serde(rename = "externalIPs", deserialize_with = "nullable")]
     external_ips: Vec<String>,
     #[serde(deserialize_with = "nullable")]
@@ -218,6 +220,20 @@ impl Service {
             .chain([&self.spec.cluster_ip])
             .filter_map(|ip| parse_ip(ip))
             .find(|ip| Family::of(*ip) == family)
+    }
+
+    /// Whether the Service exists in a family: it has a ClusterIP there, or `ipFamilies` lists it when there are none
+    /// (KEP-563). A headless Service that lists nothing is in both.
+    pub fn has_family(&self, family: Family) -> bool {
+        if !self.is_headless() {
+            return self.cluster_ip(family).is_some();
+        }
+        let name = match family {
+            Family::Ipv4 => "IPv4",
+            Family::Ipv6 => "IPv6",
+        };
+        let listed = &self.spec.ip_families;
+        listed.is_empty() || listed.iter().any(|listed| listed == name)
     }
 
     /// All well-formed externalIPs, of both families.

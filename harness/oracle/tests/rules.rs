@@ -950,6 +950,187 @@ fn two_claims_on_one_address() {
 }
 
 #[test]
+fn a_sure_claim_beats_an_open_one() {
+    let other = |patch: Value| {
+        let own = json!({
+            "metadata": {"name": "other"},
+            "spec": {"clusterIP": "10.96.0.11", "clusterIPs": ["10.96.0.11"]},
+        });
+        with(with(service("NodePort", json!({})), own), patch)
+    };
+    let loot = with(
+        slice("t", vec![ep("b2", "ready")]),
+        json!({"metadata": {"labels": {"kubernetes.io/service-name": "other"}}}),
+    );
+    // Alone, all of these may be served or not.
+    let stale = json!({"status": {"loadBalancer": {"ingress": [{"ip": LB_IP}]}}});
+    let headless =
+        json!({"spec": {"clusterIP": "None", "clusterIPs": ["None"], "externalIPs": [LB_IP]}});
+    let labelled = json!({
+        "metadata": {"labels": {"service.kubernetes.io/headless": ""}},
+        "spec": {"externalIPs": [LB_IP]},
+    });
+    for (patch, alone) in [
+        (stale, "b2 / plain [load-balancer-status-of-other-type]"),
+        (headless, "plain / b2 [headless-external-frontend]"),
+        (labelled, "plain / b2 [headless-label-on-service]"),
+    ] {
+        let objects = [other(patch.clone()), loot.clone()];
+        table(&objects, &[(pod("a2"), tcp(LB_IP, 80), alone)]);
+        let objects = [
+            service("LoadBalancer", json!({})),
+            ready(),
+            other(patch),
+            loot.clone(),
+        ];
+        let both = "b2 / a1,b1 [frontend-conflict]";
+        table(&objects, &[(pod("a2"), tcp(LB_IP, 80), both)]);
+    }
+    // Nor does a claim that nobody serves keep a ClusterIP from being one.
+    let elsewhere = other(json!({"spec": {
+        "clusterIP": "fd00:96::11", "clusterIPs": ["fd00:96::11"], "externalIPs": [CLUSTER_IP],
+        "ports": [{"name": "http", "port": 81}],
+    }}));
+    table(
+        &[service("ClusterIP", json!({})), ready(), elsewhere],
+        &[(pod("a2"), tcp(CLUSTER_IP, 81), "none")],
+    );
+}
+
+#[test]
+fn one_service_can_claim_an_address_twice() {
+    let twice = json!({"spec": {"externalIPs": [LB_IP]}});
+    table(
+        &[service("LoadBalancer", twice.clone()), ready()],
+        &[(outside("n1"), tcp(LB_IP, 80), "a1,b1")],
+    );
+    // Source ranges are about one of the two.
+    let guarded = with(
+        service("LoadBalancer", twice),
+        json!({"spec": {"loadBalancerSourceRanges": ["10.99.0.11/32"]}}),
+    );
+    let cluster = cluster(&[guarded, ready()]);
+    table_of(
+        &cluster,
+        &[
+            (outside("n1"), tcp(LB_IP, 80), "a1,b1"),
+            (
+                outside("n2"),
+                tcp(LB_IP, 80),
+                "a1,b1 / drop [frontend-conflict]",
+            ),
+        ],
+    );
+    let expectation = expect(&cluster, &outside("n2"), &tcp(LB_IP, 80));
+    assert!(!expectation.requirements.contains(&"SVC-EIP-3".into()));
+}
+
+#[test]
+fn an_address_of_a_node_is_reached_there() {
+    // A load balancer that runs on the nodes, and a Service that lists a node as its external address.
+    let given = json!({
+        "spec": {"externalTrafficPolicy": "Local", "externalIPs": [N2]},
+        "status": {"loadBalancer": {"ingress": [{"ip": N1}]}},
+    });
+    let neighbour = Source::Neighbour {
+        ip: ip("10.89.0.99"),
+    };
+    table(
+        &[
+            service("LoadBalancer", given),
+            slice("s", vec![ep("a1", "ready")]),
+        ],
+        &[
+            (outside("n2"), tcp(N1, 80), "a1!"),
+            (outside("n1"), tcp(N2, 80), "drop"),
+            (neighbour.clone(), tcp(N1, 80), "a1!"),
+            (neighbour, tcp(N2, 80), "drop"),
+        ],
+    );
+}
+
+#[test]
+fn no_answer_includes_both_ways_of_it() {
+    let local = json!({"spec": {"internalTrafficPolicy": "Local"}});
+    let objects = [
+        service("ClusterIP", local),
+        slice("s", vec![ep("b1", "ready")]),
+    ];
+    table(&objects, &[(outside("n1"), tcp(CLUSTER_IP, 80), "none")]);
+    // Whatever comes first.
+    let thief = with(
+        service(
+            "ClusterIP",
+            json!({"spec": {"externalIPs": [CLUSTER_IP], "clusterIP": "10.96.0.11", "clusterIPs": ["10.96.0.11"]}}),
+        ),
+        json!({"metadata": {"name": "a-thief"}}),
+    );
+    let objects = [&objects[..], &[thief]].concat();
+    table(&objects, &[(outside("n1"), tcp(CLUSTER_IP, 80), "none")]);
+}
+
+#[test]
+fn a_cluster_ip_of_another_proxy_is_that_proxys() {
+    let label =
+        json!({"metadata": {"labels": {"service.kubernetes.io/service-proxy-name": "other"}}});
+    let foreign = cluster(&[service("ClusterIP", label), ready()]);
+    let expectation = expect(&foreign, &pod("a2"), &tcp(CLUSTER_IP, 81));
+    assert_eq!(short(&expectation), "plain");
+    assert_eq!(expectation.requirements, ["FLT-2"]);
+    // The label of headless Services' slices changes nothing about ports that do not exist.
+    let label = json!({"metadata": {"labels": {"service.kubernetes.io/headless": ""}}});
+    let labelled = cluster(&[service("ClusterIP", label), ready()]);
+    let expectation = expect(&labelled, &pod("a2"), &tcp(CLUSTER_IP, 81));
+    assert_eq!(short(&expectation), "none");
+    assert_eq!(expectation.requirements, ["SVC-CIP-4", "SAFE-2"]);
+}
+
+#[test]
+fn what_may_be_served_may_be_served_on_loopback_too() {
+    let headless =
+        json!({"spec": {"clusterIP": "None", "clusterIPs": ["None"], "ipFamilies": ["IPv4"]}});
+    let labelled = json!({"metadata": {"labels": {"service.kubernetes.io/headless": ""}}});
+    for patch in [headless.clone(), labelled] {
+        table(
+            &[service("NodePort", patch), ready()],
+            &[(
+                node("n1"),
+                tcp("127.0.0.1", 30080),
+                "plain / a1,b1 [nodeport-localhost]",
+            )],
+        );
+    }
+    // A headless Service has no ClusterIPs to tell its families by.
+    let six = slice6("six", vec![ep6("b1", "ready")]);
+    table(
+        &[service("NodePort", headless), ready(), six],
+        &[
+            (
+                outside("n1"),
+                tcp(N1, 30080),
+                "plain / a1,b1 [headless-external-frontend]",
+            ),
+            (outside("n1"), tcp("fd00:89::b", 30080), "plain"),
+            (outside("n1"), tcp("2001:db8:51::1", 80), "plain"),
+        ],
+    );
+}
+
+#[test]
+fn nobody_in_the_cluster_keeps_its_address_at_a_node_port() {
+    let local = json!({"spec": {"externalTrafficPolicy": "Local"}});
+    let cluster = cluster(&[service("NodePort", local), ready()]);
+    let expectation = expect(&cluster, &pod("a2"), &tcp(N1, 30080));
+    assert_eq!(
+        short(&expectation),
+        "a1,b1 / a1 [nodeport-local-from-cluster]"
+    );
+    for id in ["SRC-1", "SRC-2"] {
+        assert!(!expectation.requirements.contains(&id.into()), "{id}");
+    }
+}
+
+#[test]
 fn affinity() {
     let seconds = |config: Value| {
         let patch =
