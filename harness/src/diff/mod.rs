@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use reports::{
     event::CandidateInfo,
-    model::{CaseResult, CaseVerdict, Distribution, Report},
+    model::{CaseResult, CaseVerdict, Counts, Distribution, Report},
 };
 use serde::Serialize;
 
@@ -212,7 +212,7 @@ fn caveats(candidate: &Report, against: &Report) -> Vec<String> {
     caveats
 }
 
-/// The requirements for whose sake a case failed; none for one that did not fail.
+/// The rules that the failures of a case name; none for one that did not fail.
 fn blamed(case: &CaseResult) -> BTreeSet<&str> {
     let failures = case.attempts.iter().flat_map(|attempt| &attempt.failures);
     failures
@@ -232,10 +232,13 @@ fn requirements(
 ) -> Vec<RequirementDifference> {
     let mut by_requirement: BTreeMap<&str, Vec<CaseDifference>> = BTreeMap::new();
     for &(case, other) in differing {
-        let mut ids: BTreeSet<&str> = blamed(case);
-        ids.extend(blamed(other));
+        let mut blamed_rules: BTreeSet<&str> = blamed(case);
+        blamed_rules.extend(blamed(other));
+        // A failure names every rule that its cell follows from. The rules that the case is about tell a reader more.
+        let own = case.requirements.iter().map(String::as_str);
+        let mut ids: BTreeSet<&str> = own.clone().filter(|id| blamed_rules.contains(id)).collect();
         if ids.is_empty() {
-            ids.extend(case.requirements.iter().map(String::as_str));
+            ids.extend(own);
         }
         for id in ids {
             by_requirement.entry(id).or_default().push(CaseDifference {
@@ -275,13 +278,21 @@ fn requirements(
         .iter()
         .filter_map(|requirement| {
             let cases = by_requirement.remove(requirement.id.as_str())?;
+            // A rule that a report knows nothing about is met as the cases say that are shown for it.
+            let known =
+                |verdict: CaseVerdict, of_case: fn(&CaseDifference) -> CaseVerdict| match verdict {
+                    CaseVerdict::NotRun => cases.iter().map(of_case).collect::<Counts>().verdict(),
+                    verdict => verdict,
+                };
+            let before = known(verdict(against, &requirement.id), |case| case.against);
+            let after = known(requirement.verdict, |case| case.candidate);
             Some(RequirementDifference {
                 id: requirement.id.clone(),
                 area: requirement.area.clone(),
                 level: requirement.level.clone(),
                 text: requirement.text.clone(),
-                against: verdict(against, &requirement.id),
-                candidate: requirement.verdict,
+                against: before,
+                candidate: after,
                 cases,
             })
         })
