@@ -950,6 +950,94 @@ fn two_claims_on_one_address() {
 }
 
 #[test]
+fn equally_usable_copies_are_united() {
+    let at = |state: &str, patch: Value| with(ep("a1", state), patch);
+    let local = json!({"spec": {"internalTrafficPolicy": "Local"}});
+    let nobody = "drop / refuse [internal-local-without-endpoint]";
+    let hint = |zone: &str| json!({"hints": {"forZones": [{"name": zone}]}});
+    let rows: [(Value, Vec<Value>, &str, &str); 4] = [
+        (
+            local.clone(),
+            vec![
+                at("ready", json!({})),
+                at("ready", json!({"nodeName": "n2"})),
+            ],
+            "a1!",
+            "a1!",
+        ),
+        // A less usable copy says nothing.
+        (
+            local,
+            vec![
+                at("ready", json!({})),
+                at("serving", json!({"nodeName": "n2"})),
+            ],
+            "a1!",
+            nobody,
+        ),
+        (
+            json!({}),
+            vec![
+                at("ready", hint("a")),
+                at("ready", hint("b")),
+                with(ep("b1", "ready"), hint("b")),
+            ],
+            "a1!",
+            "a1,b1!",
+        ),
+        (
+            json!({}),
+            vec![
+                at("ready", hint("a")),
+                at("serving", hint("b")),
+                with(ep("b1", "ready"), hint("b")),
+            ],
+            "a1!",
+            "b1!",
+        ),
+    ];
+    for (patch, copies, from_a, from_b) in rows {
+        for reversed in [false, true] {
+            let mut list = copies.clone();
+            if reversed {
+                list.reverse();
+            }
+            table(
+                &[service("ClusterIP", patch.clone()), slice("s", list)],
+                &[
+                    (pod("a2"), tcp(CLUSTER_IP, 80), from_a),
+                    (pod("b2"), tcp(CLUSTER_IP, 80), from_b),
+                ],
+            );
+        }
+    }
+}
+
+#[test]
+fn an_unknown_address_has_the_name_of_its_target() {
+    let target = |kind: &str, name: &str| {
+        json!({
+            "addresses": ["192.0.2.7"], "conditions": {"ready": true},
+            "targetRef": {"kind": kind, "name": name, "namespace": "default"},
+        })
+    };
+    let bare = json!({"addresses": ["192.0.2.7"], "conditions": {"ready": true}});
+    let rows: [(Vec<Value>, &str); 5] = [
+        (vec![target("Pod", "ghost")], "ghost!"),
+        (vec![target("Node", "ghost")], "192.0.2.7!"),
+        (vec![bare.clone()], "192.0.2.7!"),
+        (vec![bare.clone(), target("Pod", "ghost")], "ghost!"),
+        (vec![target("Pod", "ghost"), bare], "ghost!"),
+    ];
+    for (endpoints, want) in rows {
+        table(
+            &[service("ClusterIP", json!({})), slice("s", endpoints)],
+            &[(pod("a2"), tcp(CLUSTER_IP, 80), want)],
+        );
+    }
+}
+
+#[test]
 fn a_sure_claim_beats_an_open_one() {
     let other = |patch: Value| {
         let own = json!({
