@@ -160,7 +160,7 @@ the kernel. How a proxy does it is its own affair. The ids are stable: an id is 
 | outside | where clients are that reach the nodes by routing and belong to no node or pod |
 
 MUST, MUST NOT, SHOULD and SHOULD NOT are to be read as in RFC 2119. A MUST that depends on time (\"when\", \"follow\") means within the
-deadline of the scenario that proves it, 10 seconds unless it says otherwise; how long it took is measured and reported.
+deadline of the scenario that proves it, at most 30 seconds unless it says otherwise; how long it took is measured and reported.
 
 ## Levels
 

@@ -381,10 +381,8 @@ fn convergence(pairs: &[(&CaseResult, &CaseResult)]) -> Vec<Convergence> {
             areas[at].2.push(theirs.p50);
         }
     }
-    let all = |side: fn(&(&str, Vec<f64>, Vec<f64>)) -> Vec<f64>| -> Vec<f64> {
-        areas.iter().flat_map(side).collect()
-    };
-    let (own, theirs) = (all(|area| area.1.clone()), all(|area| area.2.clone()));
+    let own: Vec<f64> = areas.iter().flat_map(|area| area.1.clone()).collect();
+    let theirs: Vec<f64> = areas.iter().flat_map(|area| area.2.clone()).collect();
     let mut rows: Vec<Convergence> = areas
         .into_iter()
         .filter_map(|(area, own, theirs)| medians(area, own, theirs))
