@@ -107,6 +107,19 @@ impl Faults {
         dropped
     }
 
+    /// Makes the connections that this user (or everybody) has now silent for good: they stay established, nothing is answered, no FIN is sent.
+    /// New ones work. Returns how many that were.
+    pub fn forget(&self, user: Option<&str>) -> usize {
+        let mut forgotten = 0;
+        for connection in self.connections.of(user) {
+            if !connection.held.swap(true, Ordering::AcqRel) {
+                forgotten += 1;
+            }
+        }
+        self.count(|r| r.held_connections += forgotten as u64);
+        forgotten
+    }
+
     /// Makes the connections of this user (or of everybody) half open: they stay established, nothing is answered, no FIN is sent, and new ones
     /// go silent as well. Switching off resets the silent ones. Returns how many existing connections were silenced or reset.
     ///

@@ -745,6 +745,8 @@ pub enum ApiFault {
     Outage,
     /// Watches stay open and silent (until `end`, which resets them).
     HalfOpen,
+    /// Open connections stay open and silent for good, as behind a NAT that forgot them; new ones work.
+    Forget,
     /// Older resourceVersions are gone: 410 on the next watch, and an ERROR event on running ones.
     Compact,
     /// Every request fails with 500 (until `end`).

@@ -40,7 +40,7 @@ fn counter(fault: ApiFault) -> Option<fn(&FaultReport) -> u64> {
         ApiFault::DuplicateEvents => |report| report.duplicated_events,
         ApiFault::ShuffledRelist => |report| report.shuffled_lists,
         ApiFault::Compact => |report| report.expired_watches + report.expired_requests,
-        ApiFault::DropWatches | ApiFault::NoopUpdates => return None,
+        ApiFault::DropWatches | ApiFault::Forget | ApiFault::NoopUpdates => return None,
     })
 }
 
@@ -270,6 +270,16 @@ impl Attempt<'_> {
                         "not-watching",
                         "a candidate that is connected to the API",
                         "no connection was open, so none could be held",
+                    ));
+                }
+            }
+            ApiFault::Forget => {
+                let forgotten = faults.forget(None);
+                self.findings
+                    .measure("forgotten connections", "count", forgotten as f64);
+                if forgotten == 0 && candidate_runs {
+                    return Err(Stop::infra(
+                        "no connection to the API was open, so none could be forgotten",
                     ));
                 }
             }
