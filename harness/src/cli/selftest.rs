@@ -17,8 +17,8 @@ use crate::{
     candidate::Candidate,
     plan::{self, Catalogue, Filter, Profile, Requirements},
     selftest::{
-        self, Binary, Depth, Mutant, MutantResult, Plan, ReferenceResult, ScenarioResult, Selftest,
-        Trial, Unkilled,
+        self, Binary, Controls, Depth, Mutant, MutantResult, Plan, ReferenceResult, ScenarioResult,
+        Selftest, Trial, Unkilled,
     },
 };
 
@@ -215,6 +215,7 @@ impl SelftestCommand {
         stop: &AtomicBool,
     ) -> Vec<MutantResult> {
         let filtered = self.filter.is_some();
+        let controls = &Controls::default();
         let depth = match (self.first_kill, self.exhaustive) {
             (true, _) => Depth::FirstKill,
             (false, true) => Depth::Cases,
@@ -233,7 +234,8 @@ impl SelftestCommand {
             .map(|(at, jobs, mutant)| async move {
                 let started = Instant::now();
                 let has_cases = !jobs.is_empty();
-                let trial = Trial::of_mutant(plan, binary, &mutant, jobs, depth, stop).await;
+                let trial =
+                    Trial::of_mutant(plan, binary, &mutant, jobs, depth, controls, stop).await;
                 let seconds = started.elapsed().as_secs_f64();
                 let result = MutantResult::new(mutant, trial, has_cases, seconds);
                 if !stop.load(Ordering::Relaxed) {

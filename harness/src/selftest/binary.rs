@@ -19,6 +19,14 @@ const PATIENCE: Span = Span::millis(3_000);
 /// The same after a fault: the reference notices a half-open watch after 15 s, and tries again up to 3 s later.
 const PATIENCE_AFTER_FAULTS: Span = Span::millis(20_000);
 
+fn patience(faults: bool) -> Span {
+    if faults {
+        PATIENCE_AFTER_FAULTS
+    } else {
+        PATIENCE
+    }
+}
+
 /// The mutants' program.
 #[derive(Clone, Debug)]
 pub struct Binary {
@@ -126,12 +134,12 @@ impl Binary {
     /// A mutant, for cases with or without faults.
     pub fn mutant(&self, mutant: &Mutant, faults: bool) -> Candidate {
         let arguments = ["--mutant".to_owned(), mutant.name.clone()];
-        let patience = if faults {
-            PATIENCE_AFTER_FAULTS
-        } else {
-            PATIENCE
-        };
-        self.candidate(&mutant.name, &arguments, Some(patience))
+        self.candidate(&mutant.name, &arguments, Some(patience(faults)))
+    }
+
+    /// The proxy as it should be, with the patience that mutants get.
+    pub fn control(&self, faults: bool) -> Candidate {
+        self.candidate("reference", &[], Some(patience(faults)))
     }
 
     fn candidate(&self, name: &str, arguments: &[String], patience: Option<Span>) -> Candidate {

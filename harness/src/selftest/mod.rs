@@ -19,7 +19,7 @@ pub use rate::upper_bound;
 pub use report::{
     Fate, Kill, MutantResult, ReferenceResult, ScenarioResult, Selftest, markdown, text,
 };
-pub use trial::{Depth, Plan, Trial};
+pub use trial::{Controls, Depth, Plan, Trial};
 pub use unkilled::Unkilled;
 
 use serde::{Deserialize, Serialize};

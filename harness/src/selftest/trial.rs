@@ -74,20 +74,30 @@ impl Plan {
             .collect()
     }
 
-    /// The cases for a mutant: of scenarios that name one of its requirements, or all of them. Those that name its first requirement first come
-    /// first, since they are the likeliest to notice.
+    /// The cases for a mutant: of scenarios that name one of its requirements, or all of them. One case of each scenario comes before the second
+    /// case of any, because most mutants fail all cases of the scenario that is about them; and scenarios that name the mutant's first requirement
+    /// first come first.
     pub fn for_mutant(&self, mutant: &Mutant, exhaustive: bool) -> Vec<(usize, Job)> {
-        let mut jobs =
+        let jobs =
             self.jobs(|case| exhaustive || mutant.concerns(&case.document.header.requirement));
-        jobs.sort_by_key(|(at, _)| {
-            let named = &self.planned[*at].document.header.requirement;
-            let rank = |id: Option<&String>| {
-                id.and_then(|id| mutant.requirements.iter().position(|own| own == id))
-                    .unwrap_or(usize::MAX)
-            };
-            (rank(named.first()), !mutant.concerns(named))
-        });
-        jobs
+        let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut ranked: Vec<_> = jobs
+            .into_iter()
+            .map(|(at, job)| {
+                let header = &self.planned[at].document.header;
+                let turn = seen.entry(&header.id).or_default();
+                *turn += 1;
+                let rank = |id: Option<&String>| {
+                    id.and_then(|id| mutant.requirements.iter().position(|own| own == id))
+                        .unwrap_or(usize::MAX)
+                };
+                let named = &header.requirement;
+                let key = (*turn, rank(named.first()), !mutant.concerns(named));
+                (key, (at, job))
+            })
+            .collect();
+        ranked.sort_by_key(|(key, _)| *key);
+        ranked.into_iter().map(|(_, job)| job).collect()
     }
 
     /// The cases of one scenario.
@@ -116,6 +126,32 @@ pub enum Depth {
     Cases,
 }
 
+/// The reference, as impatiently as a mutant, in the cases that mutants failed: where it fails as well, the impatience or the machine is what
+/// was noticed, and not the mutant.
+#[derive(Debug, Default)]
+pub struct Controls(tokio::sync::Mutex<BTreeMap<String, bool>>);
+
+impl Controls {
+    async fn passes(
+        &self,
+        plan: &Plan,
+        binary: &Binary,
+        job: Job,
+        faults: bool,
+        stop: &AtomicBool,
+    ) -> bool {
+        let id = job.id.clone();
+        if let Some(known) = self.0.lock().await.get(&id) {
+            return *known;
+        }
+        let reference = binary.control(faults);
+        let trial = Trial::of_candidate(plan, reference, vec![job], 1, stop).await;
+        let passes = trial.attempts > 0 && trial.kills.is_empty();
+        self.0.lock().await.insert(id, passes);
+        passes
+    }
+}
+
 /// What a candidate met.
 #[derive(Clone, Debug, Default)]
 pub struct Trial {
@@ -130,13 +166,14 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// A mutant meets cases, one after the other, until `stop`.
+    /// A mutant meets cases, one after the other, until `stop`. A failed attempt is a kill only if the reference passes the same one.
     pub async fn of_mutant(
         plan: &Plan,
         binary: &Binary,
         mutant: &Mutant,
         jobs: Vec<(usize, Job)>,
         depth: Depth,
+        controls: &Controls,
         stop: &AtomicBool,
     ) -> Self {
         let mut trial = Self::default();
@@ -158,11 +195,21 @@ impl Trial {
             let faults =
                 steps.is_ok_and(|steps| steps.iter().any(|step| step.value.fault.is_some()));
             let candidate = if faults { &patient } else { &impatient };
+            let before = trial.kills.len();
             trial
-                .run(vec![job], candidate.clone(), 1, stop, |finished| {
+                .run(vec![job.clone()], candidate.clone(), 1, stop, |finished| {
                     Kill::of(case, finished)
                 })
                 .await;
+            if trial.kills.len() > before
+                && !controls.passes(plan, binary, job, faults, stop).await
+                && let Some(void) = trial.kills.pop()
+            {
+                trial.infra.push(format!(
+                    "{}: the reference, as impatient, did not pass either",
+                    void.case
+                ));
+            }
             let noticed = |kill: &Kill| mutant.concerns(&kill.requirements);
             if depth == Depth::FirstKill && trial.kills.last().is_some_and(noticed) {
                 break;
