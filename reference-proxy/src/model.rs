@@ -270,7 +270,7 @@ impl Slice {
                 let ip = parse_ip(spec.addresses.as_ref()?.first()?)?;
                 let conditions = spec.conditions.unwrap_or_default();
                 let ready = conditions.ready.unwrap_or(true);
-                let serving = conditions.serving.unwrap_or(ready);
+                let serving = conditions.serving.unwrap_or(true);
                 let terminating = conditions.terminating.unwrap_or(false);
                 let state = match (ready, serving, terminating) {
                     (true, _, _) => State::Ready,

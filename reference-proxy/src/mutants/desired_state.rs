@@ -364,20 +364,6 @@ pub(super) fn all() -> Vec<Fault> {
             }
         },
         fault! {
-            "node-address-frozen": "The node keeps the addresses that it had at first.";
-            bugs ["kubernetes/kubernetes#138183", "bug:R17"];
-            violates ["CP-13"];
-            remembers { ips: First<(), Vec<IpAddr>> }
-            does {
-                fn surroundings(&self, around: &mut Surroundings) {
-                    if !around.node.ips.is_empty() {
-                        around.node.ips = self.ips.of((), around.node.ips.clone());
-                        around.node_port_ips.clone_from(&around.node.ips);
-                    }
-                }
-            }
-        },
-        fault! {
             "node-ports-ipv4-only": "NodePorts are served in IPv4 only.";
             bugs ["kube-router@18a0b7af", "bug:B6"];
             violates ["SVC-NP-1"];

@@ -122,9 +122,9 @@ pub(super) fn all() -> Vec<Fault> {
             }
         },
         fault! {
-            "healthz-always-200": "The proxy says that it is healthy whatever happens.";
-            bugs ["kube-router@aba49a98", "kubernetes/kubernetes#115825", "bug:R16", "bug:G10"];
-            violates ["HC-5"];
+            "healthz-always-200": "The proxy's own /healthz says 200 whatever happens, also on a node that is going away.";
+            bugs ["kubernetes/kubernetes#115825", "KEP-3836", "bug:G10"];
+            violates ["HC-6"];
             does {
                 fn answer(&self, asked: Asked, response: &mut Response<String>) {
                     if asked == Asked::Node && response.status() == StatusCode::SERVICE_UNAVAILABLE {

@@ -1,12 +1,28 @@
 //! Rules that are missing, too wide, or for the wrong packets.
 
-use super::{Fault, fault};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use super::{Fault, fault, raw};
 use crate::{
+    compile::Surroundings,
     nft::Layout,
     ruleset::{
-        Chain, Family, Field, Protocol, Rule, SetId, SetKind, Statement, affinity_rules, rules,
+        Chain, Element, Family, Field, Protocol, Rule, SetId, SetKind, Statement, affinity_rules,
+        rules,
     },
 };
+
+/// Where the Services of worlds get their addresses from.
+const SERVICE_RANGES: [(IpAddr, u8); 2] = [
+    (IpAddr::V4(Ipv4Addr::new(10, 96, 0, 0)), 16),
+    (
+        IpAddr::V6(Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 0, 0, 0)),
+        112,
+    ),
+];
 
 fn with_rules(rules: fn(Chain) -> Vec<Rule>) -> Layout {
     Layout {
@@ -45,6 +61,8 @@ fn without(chain: Chain, from: Chain, gone: impl Fn(&Rule) -> bool) -> Vec<Rule>
 fn random(chain: Chain, below: impl Fn(u32) -> u32) -> Vec<Rule> {
     let mut all = rules(chain);
     if let Chain::Balance(..) = chain {
+        // Without the rule that a choice of nobody falls back to.
+        all.truncate(1);
         for statement in all.iter_mut().flat_map(|rule| &mut rule.0) {
             if let Statement::Translate(fields, _) = statement {
                 for field in fields {
@@ -145,19 +163,6 @@ pub(super) fn all() -> Vec<Fault> {
             }
         },
         fault! {
-            "all-invalid-dropped": "All packets that connection tracking calls invalid are dropped, whosesoever they are.";
-            bugs ["kubernetes/kubernetes#94861", "kubernetes/kubernetes#120412", "bug:T3"];
-            violates ["TCP-4"];
-            does {
-                fn layout(&self) -> Layout {
-                    with_rules(|chain| match chain {
-                        Chain::Tracking => vec![Rule(vec![Statement::IsInvalid, Statement::Drop])],
-                        chain => rules(chain),
-                    })
-                }
-            }
-        },
-        fault! {
             "drop-instead-of-refuse": "Services without endpoints drop instead of refusing.";
             bugs ["kubernetes/kubernetes#17359", "kubernetes/kubernetes#31328", "bug:N1", "bug:N7"];
             violates ["NOEP-1", "NOEP-2", "NOEP-3"];
@@ -225,12 +230,23 @@ pub(super) fn all() -> Vec<Fault> {
             }
         },
         fault! {
-            "unused-ports-pass": "What reaches a cluster IP at a port that the Service does not have goes on its way.";
+            "cluster-ips-are-the-nodes-own": "Service addresses are addresses of the node, so its listeners answer at ports that a Service does not have.";
             bugs ["kubernetes/kubernetes#72236", "bug:N5"];
-            violates ["SVC-CIP-4"];
+            violates ["SVC-CIP-4", "SAFE-2"];
+            remembers { done: AtomicBool }
             does {
                 fn layout(&self) -> Layout {
                     with_rules(|chain| without(chain, Chain::Services, |rule| asks(rule, SetKind::ClusterIps)))
+                }
+                fn node_elements(&self, around: &Surroundings, _elements: &mut Vec<Element>) {
+                    if !around.node.ips.is_empty() && !self.done.swap(true, Ordering::Relaxed) {
+                        for (range, length) in SERVICE_RANGES {
+                            let prefer = around.node.ips.iter().find(|ip| ip.is_ipv4() == range.is_ipv4());
+                            if let Err(error) = raw::local_route(range, length, prefer.copied()) {
+                                tracing::error!("failed to route {range}/{length} to the node itself: {error}");
+                            }
+                        }
+                    }
                 }
             }
         },

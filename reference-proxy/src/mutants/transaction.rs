@@ -261,13 +261,13 @@ pub(super) fn all() -> Vec<Fault> {
             }
         },
         fault! {
-            "burst-loses-its-end": "Of a transaction with more than forty new elements, the rest is forgotten.";
+            "burst-loses-its-end": "Of a transaction with more than a dozen new elements, the rest is forgotten.";
             bugs ["kubernetes/kubernetes#67875", "bug:R2"];
             violates ["CP-11"];
             does {
                 fn apply(&self, kernel: &mut dyn Kernel, changes: &mut Changes, _all: &Elements<'_>) -> io::Result<()> {
                     changes.sort();
-                    changes.add.truncate(40);
+                    changes.add.truncate(12);
                     match kernel.apply(changes) {
                         Err(error) if error.raw_os_error().is_some() => Ok(()),
                         outcome => outcome,

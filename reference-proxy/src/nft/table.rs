@@ -193,6 +193,17 @@ impl NetlinkTable {
     ///
     /// The kernel refused. Nothing was changed then, unless several transactions were needed.
     pub fn apply(&mut self, changes: &mut Changes) -> io::Result<()> {
+        // In a transaction of their own: a packet that entered the rules before a commit and looks up a verdict after it has yet the old
+        // generation's rules of the chain it is sent to, and a chain of the same transaction has none in it.
+        let mut first = Packer {
+            table: self,
+            batch: Batch::default(),
+        };
+        let (chains, sticky) = (changes.chains(), changes.sticky());
+        first.push_on_demand(&chains, &sticky)?;
+        first.flush()?;
+        self.chains.extend(chains);
+        self.sticky.extend(sticky);
         self.send(Batch::default(), changes)
     }
 

@@ -153,13 +153,22 @@ pub fn rules(chain: Chain) -> Vec<Rule> {
             ]]
         }),
         Chain::Balance(f, view, endpoints) => {
-            let mut key = vec![Field::Random(endpoints)];
-            key.extend(frontend(f));
             let map = match view {
                 View::Common => SetKind::Endpoints,
                 View::External => SetKind::ExternalEndpoints,
             };
-            vec![Rule(vec![IsFamily(f), Translate(key, set(map, f))])]
+            let choice = |below| {
+                let mut key = vec![Field::Random(below)];
+                key.extend(frontend(f));
+                Rule(vec![IsFamily(f), Translate(key, set(map, f))])
+            };
+            let mut rules = vec![choice(endpoints)];
+            if endpoints > 1 {
+                // Lookups see the elements of their own moment: a packet that was sent here just before an endpoint went may choose that one,
+                // and would go on untranslated. The first endpoint is there as long as there is one.
+                rules.push(choice(1));
+            }
+            rules
         }
         Chain::StickyBalance(f, view, endpoints) => {
             let mut key = vec![Field::Source(f)];
