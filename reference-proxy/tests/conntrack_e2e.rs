@@ -22,7 +22,7 @@ use netlink_packet_netfilter::{
 };
 use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
 use nix::sched::{CloneFlags, unshare};
-use reference_proxy::conntrack::{Conntrack, UdpFrontend};
+use reference_proxy::conntrack::{Conntrack, Promises, UdpFrontend};
 
 const INSIDE: &str = "REFERENCE_PROXY_TEST_INSIDE_NAMESPACE";
 const CTA_ZONE: u16 = 18;
@@ -345,7 +345,7 @@ fn exactly_the_stale_entries_go() {
         ("203.0.113.1:53", &[]),
         ("[fd00:96::a]:53", &["[fd00:244:0:2::b]:5353"]),
     ]);
-    let mut conntrack = Conntrack::open().expect("opened");
+    let mut conntrack = Conntrack::open(Promises::default()).expect("opened");
     let removed = conntrack.remove_stale(&stale).expect("removed");
     assert_eq!(
         (removed.ipv4, removed.ipv6),
@@ -359,6 +359,33 @@ fn exactly_the_stale_entries_go() {
     assert_eq!(again.total(), 0, "a second call finds nothing");
     let nothing = conntrack.remove_stale(&HashMap::new()).expect("removed");
     assert_eq!(nothing.listed, 0, "no frontends, no listing");
+}
+
+#[test]
+fn what_newer_rules_made_is_not_removed_for_the_sake_of_older_knowledge() {
+    if !in_namespace("what_newer_rules_made_is_not_removed_for_the_sake_of_older_knowledge") {
+        return;
+    }
+    let Some(mut table) = Table::open() else {
+        return;
+    };
+    let old = udp("10.244.1.12:4000", "10.96.0.10:53", "10.244.1.11:5353");
+    let new = udp("10.244.1.12:4001", "10.96.0.10:53", "10.244.2.11:5353");
+    table.insert(&[old, new]);
+    let promises = Promises::default();
+    let mut conntrack = Conntrack::open(promises.clone()).expect("opened");
+    // The Service was deleted, which this removal knows, and another one has its address already.
+    let coming = stale(&[("10.96.0.10:53", &["10.244.2.11:5353"])]);
+    let coming = coming.iter().map(|(frontend, to)| (*frontend, to));
+    promises.make(2, coming);
+    let known = stale(&[("10.96.0.10:53", &[])]);
+    let removed = conntrack.remove_stale(&known).expect("removed");
+    assert_eq!(removed.total(), 1, "{removed:?}");
+    assert_eq!(table.list().expect("listed"), BTreeSet::from([new]));
+    // Once a removal knows all changes, it alone counts.
+    promises.keep(2);
+    let removed = conntrack.remove_stale(&known).expect("removed");
+    assert_eq!(removed.total(), 1, "{removed:?}");
 }
 
 #[test]
@@ -389,7 +416,7 @@ fn a_single_frontend_is_filtered_by_the_kernel() {
             ),
         ),
     ];
-    let mut conntrack = Conntrack::open().expect("opened");
+    let mut conntrack = Conntrack::open(Promises::default()).expect("opened");
     for (frontend, other, gone) in pairs {
         let before = table.list().expect("listed");
         table.insert(&[other, gone]);
@@ -438,7 +465,7 @@ fn many_entries_take_linear_time() {
         .collect();
     table.insert(&entries);
 
-    let mut conntrack = Conntrack::open().expect("opened");
+    let mut conntrack = Conntrack::open(Promises::default()).expect("opened");
     // Many other frontends beside the one that matters: the cost must not be their product.
     let mut stale = stale(&[("10.96.0.10:53", &["10.244.2.11:53"])]);
     stale.extend((0..10_000u32).map(|index| {

@@ -18,7 +18,7 @@ use std::{
     process::ExitCode,
     sync::Arc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
@@ -113,7 +113,22 @@ fn enter() -> io::Result<()> {
         route.attributes.push(RouteAttribute::Oif(1));
         request(RouteNetlinkMessage::NewRoute(route), NLM_F_CREATE)?;
     }
-    Ok(())
+    V6.into_iter().try_for_each(wait_for)
+}
+
+/// Until a connection to the address works: the kernel finishes an IPv6 address in a work queue, after it has acknowledged it.
+fn wait_for(ip: &str) -> io::Result<()> {
+    let ip: IpAddr = ip.parse().map_err(io::Error::other)?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let connected = TcpListener::bind((ip, 0))
+            .and_then(|listener| TcpStream::connect_timeout(&listener.local_addr()?, PATIENCE));
+        match connected {
+            Ok(_) => return Ok(()),
+            Err(error) if Instant::now() > deadline => return Err(error),
+            Err(_) => thread::yield_now(),
+        }
+    }
 }
 
 fn family(ip: IpAddr) -> AddressFamily {

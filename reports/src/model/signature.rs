@@ -156,8 +156,7 @@ fn cell_class(cell: &str) -> String {
     };
     let source = from.split([' ', '/']).next().unwrap_or_default();
     let mut class = format!("{source} ->");
-    let mut names = to.split_whitespace().peekable();
-    while let Some(word) = names.next() {
+    for word in to.split_whitespace() {
         let known = match address_class(word) {
             Some(class) => class,
             // The first word is the Service's name; the kinds of frontends come after it.
