@@ -118,6 +118,7 @@ fn attempt(planned: &Planned, shared: &Shared) -> Result<Completion, Failed> {
         1,
         shared.out.clone(),
         None,
+        None,
     );
     let finished = shared.runtime.block_on(attempt);
     match finished.verdict {

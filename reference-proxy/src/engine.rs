@@ -463,8 +463,8 @@ fn udp(frontend: &Frontend) -> UdpFrontend {
     }
 }
 
-/// How long after the first look the second one comes where [`old_packets_gone`] cannot tell: packets that met the old rules may have made an
-/// entry while the new ones came into force.
+/// How long after the first look the second one comes where [`old_packets_gone`] cannot tell, or where the kernel could not list everything:
+/// packets that met the old rules may have made an entry while the new ones came into force.
 const SECOND_LOOK: Duration = Duration::from_millis(50);
 
 /// Waits until every packet that met the old rules has gone its way and made its entry. The kernel handles a packet within one RCU read-side
@@ -486,31 +486,31 @@ fn spawn_conntrack<S: Seams + ?Sized>(
         let mut conntrack: Option<Conntrack> = None;
         let mut again: Stale = HashMap::new();
         loop {
-            let wait = if again.is_empty() {
-                None
-            } else if old_packets_gone() {
-                Some(Duration::ZERO)
-            } else {
-                Some(SECOND_LOOK)
-            };
-            let received = match wait {
-                None => receiver
+            let received = if again.is_empty() {
+                receiver
                     .recv()
-                    .map_err(|mpsc::RecvError| RecvTimeoutError::Disconnected),
-                Some(wait) => receiver.recv_timeout(wait),
+                    .map_err(|mpsc::RecvError| RecvTimeoutError::Disconnected)
+            } else {
+                receiver.recv_timeout(SECOND_LOOK)
             };
-            let mut stale = HashMap::new();
             let mut next = match received {
                 Ok(removal) => Some(removal),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
+            let mut stale = HashMap::new();
             while let Some(removal) = next {
                 stale.extend(removal.stale);
                 promises.keep(removal.change);
                 next = receiver.try_recv().ok();
             }
-            let fresh = stale.clone();
+            // The kernel goes through the whole machine's table for each look, so one look at the right time is better than two.
+            let at_once = !stale.is_empty() && !old_packets_gone();
+            let fresh = if at_once {
+                stale.clone()
+            } else {
+                HashMap::new()
+            };
             for (frontend, serving) in std::mem::take(&mut again) {
                 // Newer knowledge counts.
                 stale.entry(frontend).or_insert(serving);

@@ -148,7 +148,7 @@ fn references(text: &str) -> impl Iterator<Item = &str> {
     let names: Vec<&str> = words
         .windows(2)
         .filter(|pair| matches!(pair[0], "jump" | "goto" | "set"))
-        .map(|pair| pair[1])
+        .map(|pair| pair[1].trim_start_matches('@'))
         .collect();
     names.into_iter()
 }
@@ -246,14 +246,18 @@ mod tests {
         };
         // The map's element and the chain behind it.
         assert_eq!(
-            found(&ruleset("lookup set services sreg r0 dreg verdict")),
+            found(&ruleset(
+                "lookup set @services sreg r0 dreg verdict flags none"
+            )),
             2
         );
         assert_eq!(
-            found(&ruleset("lookup set nodeports sreg r0 dreg verdict")),
+            found(&ruleset(
+                "lookup set @nodeports sreg r0 dreg verdict flags none"
+            )),
             2
         );
-        assert_eq!(found(&ruleset("immediate jump svc")), 1);
+        assert_eq!(found(&ruleset("immediate dreg verdict jump svc")), 1);
         // Nobody looks there any more.
         assert_eq!(found(&ruleset("counter")), 0);
     }
@@ -277,7 +281,7 @@ mod tests {
   map clients type ipv4_addr : ipv4_addr flags timeout,dynamic timeout 10800000ms {{
     10.244.1.11 : 10.96.0.10
   }}
-{BASE}    lookup set clients sreg r0
+{BASE}    lookup set @clients sreg r0 flags none
   }}
 }}
 "

@@ -11,7 +11,7 @@ use std::{
 
 use futures::StreamExt;
 use reports::event::{AttemptFinished, EventBody, FinishReason, Skip, Verdict};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::{
     attempt::{Attempt, Stop},
@@ -56,22 +56,30 @@ pub async fn run_plan(
     events: mpsc::UnboundedSender<EventBody>,
 ) -> Outcome {
     let failed = Arc::new(AtomicBool::new(false));
+    // A world that is being built or taken down keeps nobody waiting.
+    let slots = Arc::new(Semaphore::new(jobs.max(1)));
     futures::stream::iter(work)
         .map(|job| {
             let (candidate, out, events) = (candidate.clone(), out.clone(), events.clone());
-            let (failed, stop) = (failed.clone(), stop.clone());
+            let (failed, stop, slots) = (failed.clone(), stop.clone(), slots.clone());
             async move {
+                // Whether there is a next attempt may depend on how this one ends: then they come strictly after one another.
+                let (slots, _held) = if fail_fast {
+                    (None, slots.acquire_owned().await.ok())
+                } else {
+                    (Some(slots), None)
+                };
                 if stop.load(Ordering::Relaxed) || (fail_fast && failed.load(Ordering::Relaxed)) {
                     return;
                 }
-                let finished = one(job, candidate, out, events.clone()).await;
+                let finished = one(job, candidate, out, events.clone(), slots).await;
                 if matches!(finished.verdict, Verdict::Fail | Verdict::Infra) {
                     failed.store(true, Ordering::Relaxed);
                 }
                 let _ = events.send(EventBody::AttemptFinished(finished));
             }
         })
-        .buffer_unordered(jobs.max(1))
+        .buffer_unordered(2 * jobs.max(1))
         .collect::<Vec<()>>()
         .await;
     let reason = if stop.load(Ordering::Relaxed) {
@@ -89,6 +97,7 @@ async fn one(
     candidate: Arc<Candidate>,
     out: Option<PathBuf>,
     events: mpsc::UnboundedSender<EventBody>,
+    slots: Option<Arc<Semaphore>>,
 ) -> AttemptFinished {
     let sink = Sink {
         events: events.clone(),
@@ -119,10 +128,11 @@ async fn one(
         job.attempt,
         out,
         Some(sink),
+        slots,
     ));
     let abort = task.abort_handle();
     let mut result = match tokio::time::timeout(HUNG, task).await {
-        Ok(Ok(result)) => result,
+        Ok(Ok(result)) => return result,
         Ok(Err(panic)) => AttemptFinished {
             verdict: Verdict::Infra,
             infra: Some(format!("the harness failed: {panic}")),
@@ -159,7 +169,8 @@ fn finished(case: &str, attempt: u32) -> AttemptFinished {
     }
 }
 
-/// Makes one attempt and writes its evidence if it does not pass.
+/// Makes one attempt and writes its evidence if it does not pass. A slot is taken when the world is there and given back when the outcome is
+/// known.
 pub async fn run_once(
     case: Arc<Case>,
     candidate: Arc<Candidate>,
@@ -167,6 +178,7 @@ pub async fn run_once(
     attempt_number: u32,
     out: Option<PathBuf>,
     sink: Option<Sink>,
+    slots: Option<Arc<Semaphore>>,
 ) -> AttemptFinished {
     let started = Instant::now();
     let settings = Settings {
@@ -174,6 +186,7 @@ pub async fn run_once(
     };
     let findings = Findings::new(sink);
     let mut result = finished(&case.key.id, attempt_number);
+    let (mut took, mut waited) = (None, Duration::ZERO);
     let findings = match Attempt::start(&case, &candidate, seed, settings, findings).await {
         Err((mut findings, stop)) => {
             match stop {
@@ -183,6 +196,12 @@ pub async fn run_once(
             findings
         }
         Ok((mut attempt, stop)) => {
+            let waiting = Instant::now();
+            let slot = match slots {
+                Some(slots) => slots.acquire_owned().await.ok(),
+                None => None,
+            };
+            waited = waiting.elapsed();
             match stop {
                 Some(stop) => attempt.stopped(stop),
                 None => {
@@ -219,6 +238,8 @@ pub async fn run_once(
                 let complaints = cluster.instances().iter().map(|i| i.log.last_complaint());
                 result.complaint = complaints.flatten().next();
             }
+            took = Some(started.elapsed());
+            drop(slot);
             cluster.shutdown().await;
             findings
         }
@@ -228,7 +249,8 @@ pub async fn run_once(
         (None, true) => Verdict::Pass,
         (None, false) => Verdict::Fail,
     };
-    result.duration_ms = started.elapsed().as_secs_f64() * 1e3;
+    let took = took.unwrap_or_else(|| started.elapsed()) - waited;
+    result.duration_ms = took.as_secs_f64() * 1e3;
     result.convergence_ms = findings.convergence_ms;
     result.failures = findings.failures;
     result.warnings = findings.warnings;

@@ -66,6 +66,11 @@ fn the_reference_is_conformant() {
     assert_eq!(report["totals"]["cases"]["pass"], 2);
     assert_eq!(report["options"]["seed"], 7);
     assert_eq!(report["options"]["filter"], args[2]);
+    let events = events(&out);
+    let audited = of_type(&events, "measured").into_iter().filter(|event| {
+        event["name"] == "rules audited" && event["value"].as_f64().is_some_and(|lines| lines > 0.0)
+    });
+    assert_eq!(audited.count(), 4, "the audit knows the reference's rules");
     let junit = fs::read_to_string(out.join("junit.xml")).expect("junit.xml is written");
     let markdown = fs::read_to_string(out.join("report.md")).expect("report.md is written");
     for case in ["clusterip-basic[ipv4,TCP]", "clusterip-basic[ipv6,TCP]"] {
