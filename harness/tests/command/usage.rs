@@ -21,7 +21,7 @@ fn flags_and_values_that_do_not_exist() {
         ),
         (
             &["explain", "SVC-NONE-1"],
-            "'SVC-NONE-1' is no requirement, scenario or case",
+            "'SVC-NONE-1' is no requirement, scenario, case, bug or upstream spec",
         ),
         (&["nonsense"], "nonsense"),
         (&[], "Usage"),
