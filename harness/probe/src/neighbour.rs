@@ -43,8 +43,13 @@ pub(crate) fn ask(request: &AskNeighbour) -> anyhow::Result<Vec<Option<String>>>
             .local_addr()?
             .as_socket()
             .context("a socket without an address")?;
-        let packet = packet(request, from, *target, seq)?;
-        own.push((from.port(), holder));
+        let nonce = connect::nonce();
+        let packet = packet(request, from, *target, seq, nonce)?;
+        let mark = Mark {
+            port: from.port(),
+            nonce,
+        };
+        own.push((mark, holder));
         socket.send(hardware, &packet).with_context(|| {
             format!(
                 "packet to {target} by way of {} cannot be sent",
@@ -60,10 +65,10 @@ pub(crate) fn ask(request: &AskNeighbour) -> anyhow::Result<Vec<Option<String>>>
         let Some(bytes) = socket.receive(left)? else {
             continue;
         };
-        let Some((port, text)) = answer(&bytes, request.protocol) else {
+        let Some((mark, text)) = answer(&bytes, request.protocol) else {
             continue;
         };
-        if let Some(index) = own.iter().position(|(own, _)| *own == port) {
+        if let Some(index) = own.iter().position(|(own, _)| *own == mark) {
             answers[index].get_or_insert(text);
             if index + 1 == own.len() {
                 until = until.min(Instant::now() + LATER);
@@ -109,6 +114,7 @@ fn packet(
     from: SocketAddr,
     to: SocketAddr,
     seq: u64,
+    nonce: u16,
 ) -> anyhow::Result<Vec<u8>> {
     let ip = match (from.ip(), to.ip()) {
         (IpAddr::V4(from), IpAddr::V4(to)) => PacketBuilder::ipv4(from.octets(), to.octets(), 64),
@@ -118,11 +124,11 @@ fn packet(
     let mut bytes = Vec::new();
     match request.protocol {
         Protocol::Tcp => ip
-            .tcp(from.port(), to.port(), 1, 64_000)
+            .tcp(from.port(), to.port(), u32::from(nonce) << 16, 64_000)
             .syn()
             .write(&mut bytes, &[])?,
         Protocol::Udp => {
-            let payload = wire::request(0, connect::nonce(), seq, &request.flow, &[], 0);
+            let payload = wire::request(0, nonce, seq, &request.flow, &[], 0);
             ip.udp(from.port(), to.port()).write(&mut bytes, &payload)?;
         }
         Protocol::Sctp => bail!("no packets are made for SCTP"),
@@ -130,8 +136,17 @@ fn packet(
     Ok(bytes)
 }
 
-/// The port that a packet of the protocol is for, and what the packet is.
-fn answer(bytes: &[u8], protocol: Protocol) -> Option<(u16, String)> {
+/// What an answer has in common with its question. The port alone is not enough: answers to connections of others pass by on the same link, and
+/// those that this node masquerades have ports of any number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mark {
+    port: u16,
+    /// The upper half of the sequence number of a SYN; that of a request otherwise.
+    nonce: u16,
+}
+
+/// What a packet of the protocol answers, and what the packet is.
+fn answer(bytes: &[u8], protocol: Protocol) -> Option<(Mark, String)> {
     let packet = SlicedPacket::from_ip(bytes).ok()?;
     let from = match packet.net? {
         etherparse::NetSlice::Ipv4(ip) => IpAddr::from(ip.header().source_addr()),
@@ -146,11 +161,20 @@ fn answer(bytes: &[u8], protocol: Protocol) -> Option<(u16, String)> {
                 _ => "segment",
             };
             let from = SocketAddr::new(from, tcp.source_port());
-            Some((tcp.destination_port(), format!("{what} from {from}")))
+            let mark = Mark {
+                port: tcp.destination_port(),
+                nonce: (tcp.acknowledgment_number() >> 16) as u16,
+            };
+            let ours = tcp.ack() && tcp.acknowledgment_number() & 0xffff == 1;
+            ours.then(|| (mark, format!("{what} from {from}")))
         }
         (TransportSlice::Udp(udp), Protocol::Udp) => {
             let from = SocketAddr::new(from, udp.source_port());
-            Some((udp.destination_port(), format!("datagram from {from}")))
+            let mark = Mark {
+                port: udp.destination_port(),
+                nonce: wire::parse_answer(udp.payload()).ok()?.nonce,
+            };
+            Some((mark, format!("datagram from {from}")))
         }
         _ => None,
     }
