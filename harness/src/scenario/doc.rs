@@ -105,6 +105,9 @@ pub enum Feature {
     NodePortAddresses,
     /// The candidate answers HTTP about its own health, at the port of `ready.http` in its manifest.
     Healthz,
+    /// The candidate can write rules for hundreds of Service ports at once in a user namespace, where no socket buffer may be larger than
+    /// `net.core.wmem_max` says.
+    LargeTransactions,
 }
 
 /// A matrix value: a word, a number or a truth value.
