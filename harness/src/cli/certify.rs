@@ -19,12 +19,9 @@ use reports::{
     log::EventWriter,
     model::{Report, ReportBuilder},
 };
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::mpsc,
-};
+use tokio::sync::mpsc;
 
-use super::{Failed, machine, progress::Progress, runtime};
+use super::{Failed, interrupt::interrupted, machine, progress::Progress, runtime};
 use crate::{
     candidate::Candidate,
     plan::{self, Catalogue, Filter, Profile, Requirements},
@@ -246,25 +243,7 @@ fn certify(
     let runtime = runtime()?;
     let written: Result<(), Failed> = runtime.block_on(async {
         let (events, mut inbox) = mpsc::unbounded_channel();
-        let interrupt = stop.clone();
-        tokio::spawn(async move {
-            // Ctrl-C, and what a supervisor such as a CI system sends when its time is over: both get the reports of what ran so far.
-            let (Ok(mut pressed), Ok(mut told)) = (
-                signal(SignalKind::interrupt()),
-                signal(SignalKind::terminate()),
-            ) else {
-                return;
-            };
-            while let Some(()) = tokio::select! {
-                asked = pressed.recv() => asked,
-                asked = told.recv() => asked,
-            } {
-                if interrupt.swap(true, Ordering::Relaxed) {
-                    std::process::exit(130);
-                }
-                eprintln!("interrupted: running attempts end first; once more to leave at once");
-            }
-        });
+        tokio::spawn(interrupted(stop.clone()));
         let run = tokio::spawn(run::run_plan(
             work,
             Arc::new(candidate),

@@ -16,14 +16,12 @@ use reports::{
     log::EventWriter,
     model::{Report, ReportBuilder},
 };
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::mpsc,
-};
+use tokio::sync::mpsc;
 
 use super::{
     Exit, Failed,
     certify::{candidate_info, prepare, run_id},
+    interrupt::interrupted,
     machine, print, runtime,
 };
 use crate::{
@@ -314,24 +312,7 @@ fn interleaved(sides: [Side; 2], jobs: usize) -> Result<[Report; 2], Failed> {
         let (to_first, mut from_first) = mpsc::unbounded_channel();
         let (to_second, mut from_second) = mpsc::unbounded_channel();
         let senders = [to_first, to_second];
-        let interrupt = stop.clone();
-        tokio::spawn(async move {
-            let (Ok(mut pressed), Ok(mut told)) = (
-                signal(SignalKind::interrupt()),
-                signal(SignalKind::terminate()),
-            ) else {
-                return;
-            };
-            while let Some(()) = tokio::select! {
-                asked = pressed.recv() => asked,
-                asked = told.recv() => asked,
-            } {
-                if interrupt.swap(true, Ordering::Relaxed) {
-                    std::process::exit(130);
-                }
-                eprintln!("interrupted: running attempts end first; once more to leave at once");
-            }
-        });
+        tokio::spawn(interrupted(stop.clone()));
         let halt = stop.clone();
         let directories = outs.clone();
         let work = tokio::spawn(async move {

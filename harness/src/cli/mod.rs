@@ -8,6 +8,7 @@ mod coverage;
 mod diff;
 mod doctor;
 mod explain;
+mod interrupt;
 mod list;
 pub mod machine;
 mod progress;

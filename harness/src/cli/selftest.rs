@@ -12,7 +12,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use futures::StreamExt as _;
 
-use super::{Exit, Failed, machine, runtime};
+use super::{Exit, Failed, interrupt::interrupted, machine, runtime};
 use crate::{
     candidate::Candidate,
     plan::{self, Catalogue, Filter, Profile, Requirements},
@@ -325,16 +325,6 @@ impl SelftestCommand {
         } else {
             Exit::NotConformant
         })
-    }
-}
-
-/// Running attempts end first; a second time ends at once.
-async fn interrupted(stop: Arc<AtomicBool>) {
-    while tokio::signal::ctrl_c().await.is_ok() {
-        if stop.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("interrupted: running attempts end first; once more to leave at once");
     }
 }
 
