@@ -57,6 +57,38 @@ fn node_port_local_from_within() {
 }
 
 #[test]
+fn external_ip_from_within_and_outside() {
+    let claimed = json!({"spec": {"externalIPs": [EXTERNAL_IP]}});
+    let objects = [
+        service("ClusterIP", claimed),
+        slice("s", vec![ep("b1", "ready")]),
+    ];
+    let rule = |source| why(&objects, source, tcp(EXTERNAL_IP, 80));
+    let (outside, inside) = (rule(outside("n1")), rule(pod("a2")));
+    assert!(outside.contains("SVC-EIP-1") && !outside.contains("SVC-EIP-2"));
+    assert!(inside.contains("SVC-EIP-2") && !inside.contains("SVC-EIP-1"));
+}
+
+/// Several claims on one address: that they are several Services is said only when they are.
+#[test]
+fn claims_of_one_service_are_no_conflict_of_services() {
+    let both = json!({"spec": {"externalIPs": [LB_IP]}});
+    let one = [
+        service("LoadBalancer", both.clone()),
+        slice("s", vec![ep("b1", "ready")]),
+    ];
+    let same = why(&one, outside("n1"), tcp(LB_IP, 80));
+    assert!(!same.contains("SVC-EIP-3"), "{same}");
+    let mut other = service("ClusterIP", both);
+    other["metadata"]["name"] = json!("other");
+    other["spec"]["clusterIP"] = json!("10.96.0.11");
+    other["spec"]["clusterIPs"] = json!(["10.96.0.11"]);
+    let two = [one[0].clone(), one[1].clone(), other];
+    let differ = why(&two, outside("n1"), tcp(LB_IP, 80));
+    assert!(differ.contains("SVC-EIP-3"), "{differ}");
+}
+
+#[test]
 fn zone_hints_over_ipv6() {
     let hinted = |pod: &str, zone: &str| {
         with(
