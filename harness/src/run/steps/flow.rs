@@ -200,7 +200,8 @@ impl Attempt<'_> {
             sleep(interval.clamp(Duration::from_millis(5), Duration::from_millis(50))).await;
         };
         self.findings.fail(reports::event::Failure {
-            requirements: expectation.requirements.clone(),
+            // New connections would be a matter of the expectation's rules; a flow that lives on is one of the case's own.
+            requirements: self.case.scenario.requirement.clone(),
             step: None,
             verb: String::new(),
             kind: "flow-not-moved".into(),
@@ -370,7 +371,7 @@ impl Attempt<'_> {
                 FlowExpect::Model => "the model",
             };
             self.findings.fail(reports::event::Failure {
-                requirements: flow_requirements(&self.case.scenario.requirement),
+                requirements: self.case.scenario.requirement.clone(),
                 step: None,
                 verb: String::new(),
                 kind: kind.into(),
@@ -382,10 +383,6 @@ impl Attempt<'_> {
         }
         Ok(())
     }
-}
-
-fn flow_requirements(of_scenario: &[String]) -> Vec<String> {
-    of_scenario.to_vec()
 }
 
 /// Messages that left the sender after a point of time.
