@@ -15,7 +15,6 @@ pub mod log;
 pub mod markdown;
 pub mod model;
 pub mod schema;
-pub mod sequential;
 pub mod text;
 mod write;
 

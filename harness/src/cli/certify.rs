@@ -21,7 +21,9 @@ use reports::{
 };
 use tokio::sync::mpsc;
 
-use super::{Failed, interrupt::interrupted, machine, progress::Progress, runtime};
+use super::{
+    Failed, attempts::Attempts, interrupt::interrupted, machine, progress::Progress, runtime,
+};
 use crate::{
     candidate::Candidate,
     plan::{self, Catalogue, Filter, Profile, Requirements},
@@ -90,12 +92,8 @@ struct Common {
     /// Attempts per case.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
-    /// Attempts side by side; the number of cores by default.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    jobs: Option<u32>,
-    /// Seed of all random choices; a random one by default, printed and recorded.
-    #[arg(long, value_name = "S")]
-    seed: Option<u64>,
+    #[command(flatten)]
+    attempts: Attempts,
     /// Directory for the event log, the reports and the evidence; must not hold an earlier run.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -184,13 +182,8 @@ fn certify(
         profile,
         &filter,
     );
-    // Seeds are short, so that people can type them.
-    let seed = common
-        .seed
-        .unwrap_or_else(|| u64::from(rand::random::<u32>()));
-    let jobs = common
-        .jobs
-        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get() as u32));
+    let seed = common.attempts.seed();
+    let jobs = common.attempts.jobs();
     let work = plan::jobs(&planned, common.runs, seed).map_err(|problems| {
         let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
         Failed::usage(lines.join("\n"))

@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 
 use super::{
     Exit, Failed,
+    attempts::Attempts,
     certify::{candidate_info, prepare, run_id},
     interrupt::interrupted,
     machine, print, runtime,
@@ -65,12 +66,8 @@ pub struct Diff {
     /// Attempts per case and candidate.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
-    /// Cases side by side; the number of cores by default.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    jobs: Option<u32>,
-    /// Seed of all random choices; a random one by default, recorded in the reports.
-    #[arg(long, value_name = "S")]
-    seed: Option<u64>,
+    #[command(flatten)]
+    attempts: Attempts,
     /// Directory for both runs, in `candidate/` and `against/`; must not hold earlier ones.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -126,12 +123,8 @@ impl Diff {
         let catalogue = Catalogue::embedded(&requirements)?;
         let filter = self.filter.clone().unwrap_or(Filter::All);
         let missing = machine::missing();
-        let seed = self
-            .seed
-            .unwrap_or_else(|| u64::from(rand::random::<u32>()));
-        let jobs = self
-            .jobs
-            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get() as u32));
+        let seed = self.attempts.seed();
+        let jobs = self.attempts.jobs();
         let out = self
             .out
             .clone()

@@ -1,5 +1,6 @@
 //! The command line: one file per command; thin: parse, call, print.
 
+mod attempts;
 mod bench;
 mod certify;
 mod clean;

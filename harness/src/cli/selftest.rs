@@ -12,7 +12,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use futures::StreamExt as _;
 
-use super::{Exit, Failed, interrupt::interrupted, machine, runtime};
+use super::{Exit, Failed, attempts::Attempts, interrupt::interrupted, machine, runtime};
 use crate::{
     candidate::Candidate,
     plan::{self, Catalogue, Filter, Profile, Requirements},
@@ -38,12 +38,8 @@ pub struct SelftestCommand {
     /// Which cases to run, such as `area:udp and family=ipv6`.
     #[arg(long, value_name = "EXPR")]
     filter: Option<Filter>,
-    /// Attempts side by side; the number of cores by default.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    jobs: Option<u32>,
-    /// Seed of all random choices; a random one by default, printed and recorded.
-    #[arg(long, value_name = "S")]
-    seed: Option<u64>,
+    #[command(flatten)]
+    attempts: Attempts,
     /// Runs of the whole profile with the reference itself, for the rate of false alarms.
     #[arg(long, value_name = "N", default_value_t = 1)]
     runs: u32,
@@ -90,9 +86,7 @@ impl SelftestCommand {
         let binary = selftest::find(self.mutants.as_deref()).map_err(Failed::infra)?;
         let mutants = self.chosen(&binary)?;
         let reference = binary.reference();
-        let seed = self
-            .seed
-            .unwrap_or_else(|| u64::from(rand::random::<u32>()));
+        let seed = self.attempts.seed();
         let filter = self.filter.clone().unwrap_or(Filter::All);
         let planned = plan::select(
             &catalogue,
@@ -174,8 +168,7 @@ impl SelftestCommand {
     }
 
     fn side_by_side(&self) -> usize {
-        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        self.jobs.map_or_else(cores, |jobs| jobs as usize)
+        self.attempts.jobs() as usize
     }
 
     /// Progress goes where it does not disturb a program that reads the result.

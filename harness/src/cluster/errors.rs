@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use reports::model::without_numbers;
+
 /// Distinct messages that are counted; more of them are no loop but a chatty program.
 const DISTINCT: usize = 64;
 /// Bytes of a message that tell it from others.
@@ -14,10 +16,11 @@ pub struct Errors(BTreeMap<String, u64>);
 impl Errors {
     /// Takes a line of a log into account.
     pub fn count(&mut self, line: &str) {
-        if !is_error(line) {
+        if Severity::of(line) != Some(Severity::Error) {
             return;
         }
-        let message = without_numbers(line);
+        let end = line.floor_char_boundary(TOLD_APART);
+        let message = without_numbers(&line[..end]);
         if let Some(count) = self.0.get_mut(&message) {
             *count += 1;
         } else if self.0.len() < DISTINCT {
@@ -32,38 +35,39 @@ impl Errors {
     }
 }
 
-/// Whether a line reports an error, as klog (`E1122 ...`), tracing, zap and logrus write them. Warnings are none.
-fn is_error(line: &str) -> bool {
-    let line = line.split_once(' ').map_or(line, |(_stream, rest)| rest);
-    let bytes = line.as_bytes();
-    if bytes.len() > 5 && bytes[1..5].iter().all(u8::is_ascii_digit) {
-        // klog says it in its first letter, whatever words follow.
-        return matches!(bytes[0], b'E' | b'F');
-    }
-    line.split(|c: char| !c.is_ascii_alphanumeric())
-        .take(16)
-        .any(|word| {
-            ["error", "fatal", "panic", "panicked"]
-                .iter()
-                .any(|level| word.eq_ignore_ascii_case(level))
-        })
+/// What a line of a log says it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// Something failed.
+    Error,
+    /// Something may be wrong.
+    Warning,
 }
 
-/// The message with every run of digits as one `#`. Digits of hexadecimal numbers and addresses go with them.
-fn without_numbers(line: &str) -> String {
-    let mut message = String::new();
-    for c in line.chars() {
-        if message.len() >= TOLD_APART {
-            break;
+impl Severity {
+    /// That of a line as klog (`E1122 ...`), tracing, zap and logrus write them, if it is worth a complaint.
+    pub fn of(line: &str) -> Option<Self> {
+        let line = line.split_once(' ').map_or(line, |(_stream, rest)| rest);
+        let bytes = line.as_bytes();
+        if bytes.len() > 5 && bytes[1..5].iter().all(u8::is_ascii_digit) {
+            // klog says it in its first letter, whatever words follow.
+            return match bytes[0] {
+                b'E' | b'F' => Some(Self::Error),
+                b'W' => Some(Self::Warning),
+                _ => None,
+            };
         }
-        let number = c.is_ascii_digit();
-        if !number {
-            message.push(c);
-        } else if !message.ends_with('#') {
-            message.push('#');
+        let says = |levels: &[&str]| {
+            line.split(|c: char| !c.is_ascii_alphanumeric())
+                .take(16)
+                .any(|word| levels.iter().any(|level| word.eq_ignore_ascii_case(level)))
+        };
+        if says(&["error", "fatal", "panic", "panicked"]) {
+            Some(Self::Error)
+        } else {
+            says(&["warn", "warning"]).then_some(Self::Warning)
         }
     }
-    message
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 
-use super::errors::Errors;
+use super::errors::{Errors, Severity};
 
 const HEAD: usize = 256 << 10;
 const TAIL: usize = 256 << 10;
@@ -123,28 +123,13 @@ impl Log {
     /// The last line that is an error or a warning, if there is one.
     pub fn last_complaint(&self) -> Option<String> {
         let text = self.text();
-        let line = text.lines().rev().find(|line| is_complaint(line))?;
+        let line = text
+            .lines()
+            .rev()
+            .find(|line| Severity::of(line).is_some())?;
         let end = line.floor_char_boundary(QUOTED);
         Some(line[..end].trim_end().to_owned())
     }
-}
-
-/// Whether a line is an error or a warning, as klog (`E1122 ...`), tracing, zap and logrus write them.
-fn is_complaint(line: &str) -> bool {
-    let line = line.split_once(' ').map_or(line, |(_stream, rest)| rest);
-    let mut bytes = line.bytes();
-    let klog = matches!(bytes.next(), Some(b'E' | b'W' | b'F'))
-        && line.len() > 5
-        && bytes.take(4).all(|b| b.is_ascii_digit());
-    let level = line
-        .split(|c: char| !c.is_ascii_alphanumeric())
-        .take(16)
-        .any(|word| {
-            ["error", "err", "warn", "warning", "fatal", "panic"]
-                .iter()
-                .any(|level| word.eq_ignore_ascii_case(level))
-        });
-    klog || level
 }
 
 #[cfg(test)]

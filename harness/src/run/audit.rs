@@ -34,8 +34,7 @@ const RULES_GONE: Span = Span::millis(15_000);
 const NONE_GONE: Span = Span::millis(1_500);
 
 /// The same error so often on one node, whatever its numbers, is a loop. Clients of the API log a failed watch once per try and kind, and
-/// wait longer each time: the most that kube-proxy and the reference proxy log in the catalogue is a tenth of this (in outages). A
-/// loop without a pause reaches it within milliseconds.
+/// wait longer each time, so an outage of seconds makes some tens of lines; a loop without a pause reaches this within milliseconds.
 const LOOP: u64 = 100;
 
 /// Resident memory may grow by as much again as it was when the process was ready, by this, and by [`PER_OBJECT`]. Garbage collectors let the heap

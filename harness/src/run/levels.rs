@@ -6,10 +6,8 @@ use std::{collections::BTreeMap, sync::LazyLock};
 use crate::{plan::Requirements, scenario::Level};
 
 static LEVELS: LazyLock<BTreeMap<String, Level>> = LazyLock::new(|| {
-    Requirements::embedded().map_or_else(
-        |_| BTreeMap::new(),
-        |all| all.iter().map(|one| (one.id.clone(), one.level)).collect(),
-    )
+    let all = Requirements::embedded().expect("they were read before the first case was planned");
+    all.iter().map(|one| (one.id.clone(), one.level)).collect()
 });
 
 /// Whom a finding blames, and whether it fails the case.
@@ -26,7 +24,8 @@ pub struct Weight {
 /// The expectation stands only where all of its rules do, so the one of the least weight decides. Rules that are only recorded (`info`)
 /// say what is left open, and can neither be violated nor excuse anything.
 pub fn weigh(rules: &[String], case: Level) -> Weight {
-    let known = |id: &String| LEVELS.get(id).copied().unwrap_or(Level::Strict);
+    // A rule that is missing from the requirements must not excuse anything.
+    let known = |id: &String| LEVELS.get(id).copied().unwrap_or(Level::Core);
     let rules: Vec<String> = rules
         .iter()
         .filter(|id| known(id) != Level::Info)
@@ -71,6 +70,8 @@ mod tests {
             // What is only recorded says nothing.
             (&["SVC-CIP-5", "EP-1"], Level::Core, &["EP-1"], true),
             (&["SVC-CIP-5"], Level::Core, &[], false),
+            // A rule that nobody wrote down weighs all.
+            (&["SVC-NONE-1"], Level::Core, &["SVC-NONE-1"], true),
         ] {
             assert_eq!(
                 weigh(&ids(rules), case),

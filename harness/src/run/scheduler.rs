@@ -45,7 +45,7 @@ pub struct Outcome {
     pub reason: FinishReason,
 }
 
-/// Makes all attempts, `jobs` at a time; every event goes to `events`.
+/// Makes all attempts, of which `jobs` at a time run their steps; every event goes to `events`.
 pub async fn run_plan(
     work: Vec<Job>,
     candidate: Arc<Candidate>,
