@@ -2,7 +2,7 @@
 //!
 //! The command is in [`cli`]; what it stands on, from top to bottom: [`plan`] (which cases), [`run`] (attempts, verdicts,
 //! the event log), [`scenario`] (documents), [`cluster`] (worlds with a candidate in them) and [`candidate`] (manifests).
-//! Beside them: [`coverage`] (what the catalogue stands for) and [`diff`] (two candidates compared).
+//! Beside them: [`coverage`] (what the catalogue stands for), [`diff`] (two candidates compared) and [`nemesis`] (what goes wrong meanwhile).
 
 pub mod bench;
 pub mod candidate;
@@ -10,6 +10,7 @@ pub mod cli;
 pub mod cluster;
 pub mod coverage;
 pub mod diff;
+pub mod nemesis;
 pub mod plan;
 mod roles;
 pub mod run;

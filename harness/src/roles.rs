@@ -2,8 +2,8 @@
 
 use std::{ffi::OsString, process::ExitCode};
 
-/// Takes the part that the first argument names: the first process of a world, the bundled reference proxy, or the client of a
-/// benchmark. `None` when it names none of these, so that the caller is what it says it is.
+/// Takes the part that the first argument names: the first process of a world, the bundled reference proxy, a nemesis of the machine, or the
+/// client of a benchmark. `None` when it names none of these, so that the caller is what it says it is.
 ///
 /// Every binary that builds worlds calls this first thing in `main`: a world needs a process without threads, and the
 /// reference candidate is started from the running binary.
@@ -19,6 +19,11 @@ pub fn dispatch(args: &[OsString]) -> Option<ExitCode> {
         "reference-proxy" => {
             let rest = std::iter::once("reference-proxy".into()).chain(args[2..].iter().cloned());
             Some(reference_proxy::main_with_args(rest.collect()))
+        }
+        crate::nemesis::SUBCOMMAND => {
+            let rest = args[2..].iter();
+            let rest: Vec<String> = rest.map(|arg| arg.to_string_lossy().into_owned()).collect();
+            Some(crate::nemesis::hog_main(&rest))
         }
         crate::bench::WATCHER => Some(crate::bench::watcher_main()),
         _ => None,

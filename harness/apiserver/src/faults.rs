@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::clients::Clients;
 use crate::connections::{Connections, lock};
+use crate::registry::ResourceType;
 use crate::store::{State, Verb};
 
 /// What the faults did so far. A fault whose count stays zero had no effect.
@@ -38,6 +39,10 @@ pub struct FaultReport {
     pub duplicated_events: u64,
     /// Objects rewritten unchanged by [`Faults::noop_updates`].
     pub noop_updates: u64,
+    /// Objects of a kind that came late by [`Faults::late`]: in events, in lists and at the beginning of watches.
+    pub late_objects: u64,
+    /// Connections accepted and not turned away, by whatever listener.
+    pub accepted_connections: u64,
 }
 
 /// Whom a fault concerns: one user, or everybody.
@@ -59,7 +64,21 @@ struct Rules {
     delays: Vec<(Scope, Duration)>,
     shuffles: Vec<(Scope, u64)>,
     duplicates: Vec<Scope>,
+    late: Vec<Late>,
 }
+
+/// Objects of one kind come late and in another order.
+#[derive(Debug)]
+struct Late {
+    scope: Scope,
+    kind: String,
+    by: Duration,
+    seed: u64,
+}
+
+/// How far a restored store's resourceVersions are ahead of those that it had: what `etcdutl snapshot restore --bump-revision` is given in its
+/// documentation.
+const BUMP: u64 = 1_000_000_000;
 
 /// The switches. Get them from [`ApiServer::faults`](crate::ApiServer::faults).
 pub struct Faults {
@@ -168,6 +187,14 @@ impl Faults {
         self.clients.open_watches()
     }
 
+    /// Makes the store one that was restored from a backup, as `etcdutl snapshot restore --bump-revision --mark-compacted` does: the objects are
+    /// there, resourceVersions go on far ahead, and all that clients know is too old (410 Gone).
+    pub fn restore(&self) {
+        let mut state = lock(&self.state);
+        state.version += BUMP;
+        state.compact();
+    }
+
     /// Answers the next `count` requests (or all until [`Faults::clear_errors`]) of this user (or of everybody) with this HTTP status and a
     /// matching `Status` object. Health checks are not affected.
     pub fn errors(&self, user: Option<&str>, status: u16, count: Option<u64>) {
@@ -191,6 +218,25 @@ impl Faults {
         rules.delays.retain(|(s, _)| s.as_deref() != user);
         if !by.is_zero() {
             rules.delays.push((scope(user), by));
+        }
+    }
+
+    /// Objects of a kind (any name of it) come this late to this user (or to everybody), and others at once: an event this long after it happened; a list
+    /// after this time, and the initial events of a watch one at a time with this time before each, in an order drawn from `seed`. Zero ends it for all kinds.
+    pub fn late(&self, user: Option<&str>, kind: &str, by: Duration, seed: u64) {
+        let mut rules = lock(&self.rules);
+        // Its end is that of all kinds.
+        let same = |l: &Late| by.is_zero() || l.kind.eq_ignore_ascii_case(kind);
+        rules
+            .late
+            .retain(|l| l.scope.as_deref() != user || !same(l));
+        if !by.is_zero() {
+            rules.late.push(Late {
+                scope: scope(user),
+                kind: kind.to_owned(),
+                by,
+                seed,
+            });
         }
     }
 
@@ -273,8 +319,10 @@ impl Faults {
             AcceptFault::Reset
         } else if rules.half_open.iter().any(Option::is_none) {
             self.count(|r| r.held_connections += 1);
+            self.count(|r| r.accepted_connections += 1);
             AcceptFault::Hold
         } else {
+            self.count(|r| r.accepted_connections += 1);
             AcceptFault::None
         }
     }
@@ -307,15 +355,29 @@ impl Faults {
             .max()
     }
 
-    /// Puts a list for this user into another order, if a rule says so.
-    pub(crate) fn shuffle<T>(&self, user: &str, items: &mut [T]) {
+    /// How late objects of this resource are to come to this user.
+    pub(crate) fn late_of(&self, user: &str, resource: &ResourceType) -> Option<Duration> {
+        let rules = lock(&self.rules);
+        let late = rules
+            .late
+            .iter()
+            .find(|l| covers(&l.scope, user) && resource.is_called(&l.kind))?;
+        Some(late.by)
+    }
+
+    /// Puts a list of this resource for this user into another order, if a rule says so.
+    pub(crate) fn shuffle<T>(&self, user: &str, resource: &ResourceType, items: &mut [T]) {
         use rand::SeedableRng;
         use rand::seq::SliceRandom;
-        let seed = lock(&self.rules)
-            .shuffles
-            .iter()
-            .find(|(s, _)| covers(s, user))
-            .map(|(_, seed)| *seed);
+        let seed = {
+            let rules = lock(&self.rules);
+            let shuffle = rules.shuffles.iter().find(|(s, _)| covers(s, user));
+            let late = rules
+                .late
+                .iter()
+                .find(|l| covers(&l.scope, user) && resource.is_called(&l.kind));
+            shuffle.map(|(_, seed)| *seed).or(late.map(|l| l.seed))
+        };
         let Some(seed) = seed.filter(|_| items.len() > 1) else {
             return;
         };

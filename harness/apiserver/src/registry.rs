@@ -27,6 +27,16 @@ pub struct ResourceType {
 }
 
 impl ResourceType {
+    /// Whether this is one of its names: kind, plural or short, in whatever case.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.kind.eq_ignore_ascii_case(name)
+            || self.plural.eq_ignore_ascii_case(name)
+            || self
+                .short_names
+                .iter()
+                .any(|short| short.eq_ignore_ascii_case(name))
+    }
+
     /// A namespaced resource without short names or a status subresource.
     pub fn namespaced(group: &str, version: &str, kind: &str, plural: &str) -> Self {
         ResourceType {
@@ -225,12 +235,8 @@ impl Registry {
 
     /// The resources called `name`, be it a kind, a plural or a short name, whatever the case.
     pub(crate) fn named(&self, name: &str) -> Vec<Arc<ResourceType>> {
-        let matches = |t: &&Arc<ResourceType>| {
-            t.kind.eq_ignore_ascii_case(name)
-                || t.plural.eq_ignore_ascii_case(name)
-                || t.short_names.iter().any(|s| s.eq_ignore_ascii_case(name))
-        };
-        self.types.iter().filter(matches).cloned().collect()
+        let called = |t: &&Arc<ResourceType>| t.is_called(name);
+        self.types.iter().filter(called).cloned().collect()
     }
 }
 

@@ -32,6 +32,7 @@ pub struct Serving {
     id: u64,
     address: SocketAddr,
     stop: CancellationToken,
+    accepting: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Serving {
@@ -44,16 +45,34 @@ impl Serving {
     pub fn stop(self) {
         drop(self);
     }
+
+    /// As [`Serving::stop`]; when this returns, the port is closed. Answers how many connections were reset.
+    pub async fn close(mut self) -> usize {
+        let cut = self.cut();
+        if let Some(accepting) = self.accepting.take() {
+            // It ends by itself; that it panicked would be as good.
+            let _ = accepting.await;
+        }
+        let faults = &self.inner.faults;
+        faults.count(|r| r.aborted_connections += cut as u64);
+        cut
+    }
+
+    fn cut(&self) -> usize {
+        self.stop.cancel();
+        let connections = self.inner.connections.of(None);
+        let own: Vec<_> = connections
+            .iter()
+            .filter(|c| c.listener == self.id && !c.gone.is_cancelled())
+            .collect();
+        own.iter().for_each(|c| c.abort());
+        own.len()
+    }
 }
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        self.stop.cancel();
-        let connections = self.inner.connections.of(None);
-        connections
-            .iter()
-            .filter(|c| c.listener == self.id)
-            .for_each(|c| c.abort());
+        self.cut();
     }
 }
 
@@ -65,12 +84,13 @@ pub(crate) fn serve(inner: Arc<Inner>, listener: std::net::TcpListener) -> Resul
     let listener = TcpListener::from_std(listener)?;
     let id = NEXT_LISTENER.fetch_add(1, Ordering::Relaxed);
     let stop = CancellationToken::new();
-    runtime.spawn(accept_loop(inner.clone(), listener, id, stop.clone()));
+    let accepting = runtime.spawn(accept_loop(inner.clone(), listener, id, stop.clone()));
     Ok(Serving {
         inner,
         id,
         address,
         stop,
+        accepting: Some(accepting),
     })
 }
 

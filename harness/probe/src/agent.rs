@@ -13,10 +13,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 
 use crate::flow::Flows;
-use crate::netlink::{churn, conntrack, foreign, route, ruleset};
+use crate::netlink::{churn, conntrack, foreign, pressure, route, ruleset};
 use crate::proto::*;
 use crate::server::Servers;
-use crate::{capture, connect, frame, http, inject, neighbour, sockets, sys, sysctl};
+use crate::{capture, connect, frame, holding, http, inject, neighbour, sockets, sys, sysctl};
 
 /// Serves requests from `read`, answers on `write`, and returns when `read` ends.
 ///
@@ -192,6 +192,7 @@ struct State {
     flows: Flows,
     capture: Mutex<Option<capture::Running>>,
     churn: Mutex<Option<churn::Running>>,
+    holding: Mutex<Option<holding::Holding>>,
 }
 
 impl State {
@@ -257,6 +258,25 @@ impl State {
                 anyhow::ensure!(churn.is_none(), "a churn is already running");
                 *churn = Some(churn::start(&spec)?);
                 Response::Done
+            }
+            Request::ChurnRead => {
+                let churn = self.churn.lock().unwrap();
+                Response::Churned(churn.as_ref().context("there is no churn")?.so_far())
+            }
+            Request::ConntrackFill { entries } => {
+                Response::Table(blocking(move || pressure::fill(entries)).await?)
+            }
+            Request::ConntrackDrain => Response::Table(blocking(pressure::drain).await?),
+            Request::PortsHold { free } => {
+                let mut held = self.holding.lock().unwrap();
+                anyhow::ensure!(held.is_none(), "ports are held already");
+                let (holding, ports) = holding::hold(free)?;
+                *held = Some(holding);
+                Response::Ports(ports)
+            }
+            Request::PortsRelease => {
+                let holding = self.holding.lock().unwrap().take();
+                Response::Ports(holding.context("no ports are held")?.release()?)
             }
             Request::ChurnStop => {
                 let running = self

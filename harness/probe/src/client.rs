@@ -292,6 +292,31 @@ impl Agent {
         self.done(Request::ChurnStart(churn)).await
     }
 
+    /// See [`Request::ChurnRead`].
+    pub async fn churn_read(&self) -> Result<Churned, AgentError> {
+        expect!(self, Request::ChurnRead, Response::Churned(churned) => churned)
+    }
+
+    /// See [`Request::ConntrackFill`].
+    pub async fn conntrack_fill(&self, entries: u32) -> Result<ConntrackTable, AgentError> {
+        expect!(self, Request::ConntrackFill { entries }, Response::Table(table) => table)
+    }
+
+    /// See [`Request::ConntrackDrain`].
+    pub async fn conntrack_drain(&self) -> Result<ConntrackTable, AgentError> {
+        expect!(self, Request::ConntrackDrain, Response::Table(table) => table)
+    }
+
+    /// See [`Request::PortsHold`].
+    pub async fn ports_hold(&self, free: u16) -> Result<HeldPorts, AgentError> {
+        expect!(self, Request::PortsHold { free }, Response::Ports(ports) => ports)
+    }
+
+    /// See [`Request::PortsRelease`].
+    pub async fn ports_release(&self) -> Result<HeldPorts, AgentError> {
+        expect!(self, Request::PortsRelease, Response::Ports(ports) => ports)
+    }
+
     /// See [`Request::ChurnStop`].
     pub async fn churn_stop(&self) -> Result<Churned, AgentError> {
         expect!(self, Request::ChurnStop, Response::Churned(churned) => churned)
@@ -388,7 +413,10 @@ pub fn deadline(request: &Request) -> Duration {
         }
         Request::FlowStop { .. } => FLOW_STOP_WAIT,
         Request::HttpGet { timeout_ms, .. } => Duration::from_millis((*timeout_ms).into()),
-        Request::Dump(_) | Request::Conntrack => Duration::from_secs(60),
+        Request::Dump(_)
+        | Request::Conntrack
+        | Request::ConntrackFill { .. }
+        | Request::ConntrackDrain => Duration::from_secs(60),
         _ => Duration::from_secs(15),
     };
     own + GRACE
@@ -429,7 +457,12 @@ fn request_name(request: &Request) -> &'static str {
         Request::RulesetFlush => "flush the ruleset",
         Request::ForeignTable { .. } => "change a foreign table",
         Request::ChurnStart(_) => "start churn",
+        Request::ChurnRead => "tell what the churn did",
         Request::ChurnStop => "stop churn",
+        Request::ConntrackFill { .. } => "fill conntrack",
+        Request::ConntrackDrain => "empty conntrack again",
+        Request::PortsHold { .. } => "hold ephemeral ports",
+        Request::PortsRelease => "give ephemeral ports back",
         Request::AddressAdd { .. } => "add an address",
         Request::AddressDel { .. } => "delete an address",
         Request::LinkSet { .. } => "change a link",

@@ -14,6 +14,7 @@ pub mod client;
 mod connect;
 mod flow;
 mod frame;
+mod holding;
 mod http;
 mod inject;
 mod neighbour;

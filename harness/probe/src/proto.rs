@@ -472,7 +472,7 @@ pub struct Churn {
     pub addresses: u32,
     /// Pause between two changes in microseconds; 0 for none.
     pub pause_us: u32,
-    /// Also dump links and addresses all the time, and count the dumps the kernel marked as interrupted.
+    /// Also dump links, addresses and routes all the time, and count the dumps the kernel marked as interrupted.
     pub dump: bool,
 }
 
@@ -484,10 +484,34 @@ pub struct Churned {
     pub links: u64,
     /// Addresses added.
     pub addresses: u64,
-    /// Complete dumps of links or addresses.
+    /// Complete dumps of links, addresses or routes.
     pub dumps: u64,
     /// How many of these carried `NLM_F_DUMP_INTR`.
     pub interrupted_dumps: u64,
+}
+
+/// What is in the connection tracking table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConntrackTable {
+    /// Entries that were made by [`Request::ConntrackFill`].
+    pub own: u32,
+    /// All entries of the namespace.
+    pub entries: u32,
+    /// How many a namespace may have.
+    pub limit: u32,
+}
+
+/// Ephemeral ports that are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HeldPorts {
+    /// How many ephemeral ports the namespace has meanwhile.
+    pub range: u16,
+    /// How many of them are held.
+    pub held: u16,
+    /// How many the kernel still hands out, by trying.
+    pub left: u16,
 }
 
 /// One connection tracking entry.
@@ -622,8 +646,24 @@ pub enum Request {
     },
     /// Start to add and delete links and addresses.
     ChurnStart(Churn),
+    /// What that did so far. Answer: [`Response::Churned`].
+    ChurnRead,
     /// Stop that and remove what is left. Answer: [`Response::Churned`].
     ChurnStop,
+    /// Add entries of nobody's flows to the connection tracking table, to at most half of what it holds. Answer: [`Response::Table`].
+    ConntrackFill {
+        /// How many; at most 131072.
+        entries: u32,
+    },
+    /// Remove them. Answer: [`Response::Table`], as it was before.
+    ConntrackDrain,
+    /// Hold the ephemeral ports of the namespace, of which there are few meanwhile. Answer: [`Response::Ports`].
+    PortsHold {
+        /// How many to leave to others.
+        free: u16,
+    },
+    /// Give them back. Answer: [`Response::Ports`], as it was before.
+    PortsRelease,
     /// Add an address; one that is there already is fine.
     AddressAdd {
         /// Name of the link.
@@ -706,8 +746,12 @@ pub enum Response {
     Text(String),
     /// To [`Request::Conntrack`].
     Conntrack(Vec<ConntrackEntry>),
-    /// To [`Request::ChurnStop`].
+    /// To [`Request::ChurnRead`] and [`Request::ChurnStop`].
     Churned(Churned),
+    /// To [`Request::ConntrackFill`] and [`Request::ConntrackDrain`].
+    Table(ConntrackTable),
+    /// To [`Request::PortsHold`] and [`Request::PortsRelease`].
+    Ports(HeldPorts),
     /// To [`Request::SockOpts`].
     SockOpts(SockOpts),
     /// To [`Request::HttpGet`].

@@ -79,6 +79,8 @@ fn requests_read_back_and_look_as_ever() {
             path: "/healthz".into(),
             timeout_ms: 9,
         },
+        Request::ConntrackFill { entries: 7 },
+        Request::PortsHold { free: 3 },
     ];
     for (id, request) in requests.iter().enumerate() {
         let frame = RequestFrame {

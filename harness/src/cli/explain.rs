@@ -7,16 +7,20 @@ use clap::Args;
 use super::{Exit, Failed, print};
 use crate::{
     coverage::{self, Accounts, Bug, Coverage, Occurrence, Row, UnknownSpec},
+    nemesis,
     plan::{Catalogue, Requirement, Requirements, level_name},
     run::summary,
     scenario::{Case, Document},
 };
 
-/// Explain a requirement, a scenario, a case, a bug or an upstream spec.
+/// The id that stands for all faults of scenarios.
+const NEMESES: &str = "nemeses";
+
+/// Explain a requirement, a scenario, a case, a bug, an upstream spec, or the faults of scenarios.
 #[derive(Debug, Args)]
 pub struct Explain {
-    /// Such as `SVC-CIP-1`, `udp-endpoint-replaced`, `udp-endpoint-replaced[ipv6,nodePort]`, `bug:U13` or
-    /// `Services should serve a basic endpoint from pods`.
+    /// Such as `SVC-CIP-1`, `udp-endpoint-replaced`, `udp-endpoint-replaced[ipv6,nodePort]`, `bug:U13`,
+    /// `Services should serve a basic endpoint from pods`, or `nemeses` for the faults of scenarios.
     #[arg(required_unless_present = "all")]
     id: Option<String>,
     /// All requirements as a document, in Markdown.
@@ -32,7 +36,9 @@ impl Explain {
             print(&coverage::specification(&requirements, &catalogue));
             return Ok(Exit::Ok);
         };
-        let text = if let Some(rule) = requirements.get(&id) {
+        let text = if id == NEMESES {
+            nemesis::table::markdown()
+        } else if let Some(rule) = requirements.get(&id) {
             requirement(rule, &catalogue)
         } else if let Some(text) = of_catalogue(&id, &catalogue, &requirements)? {
             text

@@ -30,7 +30,8 @@ pub struct NetnsCluster {
     stage: Stage,
     candidate: Candidate,
     instances: Vec<Instance>,
-    _serving: Serving,
+    /// Nothing while the API server is away.
+    serving: Option<Serving>,
     capture: bool,
     /// Whether the case is about SCTP, so that its pods serve it.
     sctp: bool,
@@ -136,7 +137,7 @@ impl NetnsCluster {
             stage,
             candidate: candidate.clone(),
             instances,
-            _serving: serving,
+            serving: Some(serving),
             capture: settings.capture,
             sctp: case.needs_sctp(),
             build: Duration::ZERO,
@@ -271,6 +272,27 @@ impl NetnsCluster {
         self.world
             .agent(who)
             .ok_or_else(|| ClusterError::Infra(format!("'{who}' has no agent")))
+    }
+
+    /// The API server goes away: its port is closed and its connections are reset. Answers how many there were.
+    pub async fn stop_api(&mut self) -> usize {
+        match self.serving.take() {
+            Some(serving) => serving.close().await,
+            None => 0,
+        }
+    }
+
+    /// The API server is back.
+    pub async fn start_api(&mut self) -> Result<(), ClusterError> {
+        let listener = self
+            .world
+            .listen_tcp("fabric", self.api_address())
+            .await
+            .map_err(|error| infra("the API server cannot listen again")(&error))?;
+        let serving = self.stage.api().serve(listener);
+        self.serving =
+            Some(serving.map_err(|error| infra("the API server cannot serve again")(&error))?);
+        Ok(())
     }
 
     /// Makes a pod's servers listen.

@@ -14,6 +14,7 @@ use super::{findings::Findings, former::Former, steps::flow::RunningFlow, steps:
 use crate::{
     candidate::Candidate,
     cluster::{ClusterError, NetnsCluster, Settings},
+    nemesis::Starving,
     scenario::{
         Case, Span, Version,
         doc::{ApiFault, Fault, ProxyFault, Step},
@@ -41,6 +42,10 @@ pub struct Attempt<'a> {
     pub(super) ever_udp: BTreeSet<SocketAddr>,
     /// Faults of the API that the candidate has yet to run into.
     pub(super) armed: Vec<super::steps::fault::Armed>,
+    /// Instances that are starved of CPU, by node.
+    pub(super) starving: BTreeMap<String, Starving>,
+    /// Entries of nobody's flows that were put into conntrack and have to stay, by node.
+    pub(super) pressed: BTreeMap<String, u32>,
     /// Frontends and endpoints that exist or existed in this attempt.
     pub(super) former: Former,
     /// Sweeps made so far.
@@ -126,6 +131,8 @@ impl<'a> Attempt<'a> {
             baselines: BTreeMap::new(),
             ever_udp: BTreeSet::new(),
             armed: Vec::new(),
+            starving: BTreeMap::new(),
+            pressed: BTreeMap::new(),
             former: Former::default(),
             sweeps: 0,
             neighbour: None,
@@ -310,7 +317,14 @@ impl<'a> Attempt<'a> {
 
     /// Keeps account of faults that last and that leave the candidate unable to know or to do what the objects say.
     fn note_blindness(&mut self, fault: &Fault) {
-        if let Some(api @ (ApiFault::Outage | ApiFault::HalfOpen | ApiFault::Errors)) = fault.api {
+        if let Some(
+            api @ (ApiFault::Outage
+            | ApiFault::HalfOpen
+            | ApiFault::Errors
+            | ApiFault::Restart
+            | ApiFault::Restore),
+        ) = fault.api
+        {
             let name = format!("API {api:?}");
             if fault.end {
                 self.blind.remove(&name);
@@ -331,10 +345,10 @@ impl<'a> Attempt<'a> {
                 Some(ProxyFault::Down | ProxyFault::Stop) => {
                     self.blind.insert(name);
                 }
+                Some(ProxyFault::Starve) | None => {}
                 Some(_) => {
                     self.blind.remove(&name);
                 }
-                None => {}
             }
         }
     }

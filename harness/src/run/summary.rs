@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-use crate::scenario::doc::{Expect, FrontendKind, OneOrMany, Step, Target};
+use crate::{
+    nemesis::table::{Dose, Which},
+    scenario::doc::{Expect, Fault, FrontendKind, OneOrMany, Step, Target},
+};
 
 /// The summary of a step.
 pub fn of(step: &Step) -> String {
@@ -97,7 +100,8 @@ pub fn of(step: &Step) -> String {
         let on = fault.on.as_ref().map_or(String::new(), |on| {
             format!(" on {}", list(on.as_slice().iter().cloned()))
         });
-        return format!("{}{on}{end}", what.to_lowercase());
+        let dose = dose(fault).filter(|_| !fault.end).unwrap_or_default();
+        return format!("{}{dose}{on}{end}", what.to_lowercase());
     }
     if let Some(inject) = &step.inject {
         let whom = match (&inject.node, inject.port) {
@@ -135,6 +139,15 @@ pub fn of(step: &Step) -> String {
         return parts.join(", ");
     }
     String::new()
+}
+
+/// The dose of a fault that has one, such as ` (links 50)`.
+fn dose(fault: &Fault) -> Option<String> {
+    let which = Which::of(fault)?;
+    let Dose::Parameter { parameter, .. } = which.nemesis().dose else {
+        return None;
+    };
+    Some(format!(" ({} {})", parameter.name(), which.dose(fault)?))
 }
 
 fn list(names: impl Iterator<Item = String>) -> String {

@@ -694,11 +694,18 @@ pub struct Fault {
     pub end: bool,
     /// For `noopUpdates`: how many updates of each kind (1 by default).
     pub times: Option<u32>,
-    /// For `delay`: how long each response and event is held back.
+    /// For `delay`: how long each response and event is held back; 100 ms by default. For `late`: how late each object comes; 200 ms by default.
     pub delay: Option<Span>,
-    /// For `linkChurn`: how many extra interfaces.
+    /// For `linkChurn`: how many extra interfaces are replaced in turn; 50 by default.
     pub links: Option<u32>,
-    /// For `noopUpdates`: the kind whose objects are touched (`Service` and `EndpointSlice` by default).
+    /// For `conntrackPressure`: how many entries are added; 20000 by default, 100000 at most.
+    pub entries: Option<u32>,
+    /// For `exhaustPorts`: how many ephemeral ports are left; 0 by default, 100 at most.
+    pub free: Option<u32>,
+    /// For `starve`: in how many percent of the time the candidate may run; 10 by default.
+    pub cpu: Option<u32>,
+    /// For `noopUpdates`: the kind whose objects are touched (`Service` and `EndpointSlice` by default). For `late`: the kind whose objects come
+    /// late (`EndpointSlice` by default).
     pub kind: Option<String>,
     /// For `address`: the address with its prefix length.
     pub address: Option<String>,
@@ -720,6 +727,8 @@ pub enum ProxyFault {
     Stop,
     /// SIGCONT.
     Continue,
+    /// It may run only in `cpu` percent of the time (until `end`).
+    Starve,
 }
 
 /// Faults of a node.
@@ -736,6 +745,10 @@ pub enum NodeFault {
     FlushConntrack,
     /// An address is added to the node's `lo` (removed with `end`).
     Address,
+    /// `entries` entries of nobody's flows in the connection tracking table (removed with `end`, until when they must be left alone).
+    ConntrackPressure,
+    /// All ephemeral ports of the node but `free` are held by sockets (until `end`).
+    ExhaustPorts,
 }
 
 /// Faults of the API server, as the candidate sees it.
@@ -762,6 +775,13 @@ pub enum ApiFault {
     NoopUpdates,
     /// Every event is delivered twice (until `end`).
     DuplicateEvents,
+    /// The server goes away with its listener and its connections; with `end` it is back, at the resourceVersions it had.
+    Restart,
+    /// The same, and with `end` it is back from a backup: resourceVersions go on far ahead, and older ones are gone (410).
+    Restore,
+    /// Objects of one `kind` come late by `delay`, and those that a list or watch begins with in another order, in a watch one at a time (until
+    /// `end`). Other kinds come at once.
+    Late,
 }
 
 /// A packet that no socket would send.

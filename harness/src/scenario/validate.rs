@@ -224,13 +224,16 @@ pub fn validate(file: &Arc<str>, scenario: &Scenario, key: &CaseKey) -> Result<(
             }
         }
     }
-    if lasting.iter().any(|fault| fault == "LinkChurn") {
-        // Only its end tells whether it changed anything.
+    if let Some(fault) = lasting
+        .iter()
+        .find(|fault| MUST_END.contains(&fault.as_str()))
+    {
         return Err(problem(
             0,
             format!(
-                "scenario '{}' starts a linkChurn that it does not end",
-                scenario.id
+                "scenario '{}' starts a {} that it does not end",
+                scenario.id,
+                lower_first(fault)
             ),
         ));
     }
@@ -256,6 +259,13 @@ pub fn validate(file: &Arc<str>, scenario: &Scenario, key: &CaseKey) -> Result<(
         ));
     }
     Ok(())
+}
+
+/// A variant as documents spell it.
+fn lower_first(variant: &str) -> String {
+    let mut letters = variant.chars();
+    let first = letters.next().map(|letter| letter.to_ascii_lowercase());
+    first.into_iter().chain(letters).collect()
 }
 
 fn same(one: &AxisValue, other: &AxisValue) -> bool {
@@ -289,6 +299,15 @@ fn check_probe(probe: &Probe) -> Result<(), String> {
     }
 }
 
+/// What a connection tracking table of the usual size holds several times, so that nobody else is pressed.
+const MOST_ENTRIES: u32 = 100_000;
+
+/// Of the 128 ephemeral ports that a node has meanwhile.
+const MOST_FREE: u32 = 100;
+
+/// Faults whose end alone tells whether they did anything, or without whose end nothing can be judged.
+const MUST_END: [&str; 4] = ["LinkChurn", "Starve", "Restart", "Restore"];
+
 /// A fault is what it says: every parameter belongs to it, and what ends has begun.
 fn check_fault(fault: &Fault, lasting: &mut BTreeSet<String>) -> Result<(), String> {
     let (name, lasts) = match (fault.proxy, fault.node, fault.api) {
@@ -296,7 +315,11 @@ fn check_fault(fault: &Fault, lasting: &mut BTreeSet<String>) -> Result<(), Stri
             format!("{node:?}"),
             matches!(
                 node,
-                NodeFault::ForeignTable | NodeFault::LinkChurn | NodeFault::Address
+                NodeFault::ForeignTable
+                    | NodeFault::LinkChurn
+                    | NodeFault::Address
+                    | NodeFault::ConntrackPressure
+                    | NodeFault::ExhaustPorts
             ),
         ),
         (None, None, Some(api)) => (
@@ -308,9 +331,12 @@ fn check_fault(fault: &Fault, lasting: &mut BTreeSet<String>) -> Result<(), Stri
                     | ApiFault::Errors
                     | ApiFault::Delay
                     | ApiFault::DuplicateEvents
+                    | ApiFault::Restart
+                    | ApiFault::Restore
+                    | ApiFault::Late
             ),
         ),
-        (Some(proxy), None, None) => (format!("{proxy:?}"), false),
+        (Some(proxy), None, None) => (format!("{proxy:?}"), proxy == ProxyFault::Starve),
         // The caller says what is wrong.
         _ => return Ok(()),
     };
@@ -321,7 +347,7 @@ fn check_fault(fault: &Fault, lasting: &mut BTreeSet<String>) -> Result<(), Stri
         (
             "delay",
             fault.delay.is_some(),
-            fault.api == Some(ApiFault::Delay),
+            matches!(fault.api, Some(ApiFault::Delay | ApiFault::Late)),
         ),
         (
             "times",
@@ -331,7 +357,22 @@ fn check_fault(fault: &Fault, lasting: &mut BTreeSet<String>) -> Result<(), Stri
         (
             "kind",
             fault.kind.is_some(),
-            fault.api == Some(ApiFault::NoopUpdates),
+            matches!(fault.api, Some(ApiFault::NoopUpdates | ApiFault::Late)),
+        ),
+        (
+            "entries",
+            fault.entries.is_some(),
+            fault.node == Some(NodeFault::ConntrackPressure),
+        ),
+        (
+            "free",
+            fault.free.is_some(),
+            fault.node == Some(NodeFault::ExhaustPorts),
+        ),
+        (
+            "cpu",
+            fault.cpu.is_some(),
+            fault.proxy == Some(ProxyFault::Starve),
         ),
         (
             "links",
@@ -351,10 +392,20 @@ fn check_fault(fault: &Fault, lasting: &mut BTreeSet<String>) -> Result<(), Stri
     if fault.node == Some(NodeFault::Address) && fault.address.is_none() {
         return Err("the fault 'address' needs 'address', such as 192.0.2.1/32".into());
     }
-    if [fault.times, fault.links].contains(&Some(0))
+    if [fault.times, fault.links, fault.entries].contains(&Some(0))
         || fault.delay.is_some_and(|delay| delay.0.is_zero())
     {
         return Err("the fault would do nothing: give a number above 0".into());
+    }
+    for (parameter, given, least, most) in [
+        ("entries", fault.entries, 1, MOST_ENTRIES),
+        ("free", fault.free, 0, MOST_FREE),
+        // Above that it is hardly starved.
+        ("cpu", fault.cpu, 1, 75),
+    ] {
+        if given.is_some_and(|given| !(least..=most).contains(&given)) {
+            return Err(format!("'{parameter}' is from {least} to {most}"));
+        }
     }
     if !fault.end {
         if lasts {
@@ -382,7 +433,7 @@ fn check_proxy_fault(
         Some(ProxyFault::Start) => (None, Some("down")),
         Some(ProxyFault::Stop) => (Some("stop"), None),
         Some(ProxyFault::Continue) => (None, Some("stop")),
-        Some(ProxyFault::Restart | ProxyFault::Kill) | None => return Ok(()),
+        Some(ProxyFault::Restart | ProxyFault::Kill | ProxyFault::Starve) | None => return Ok(()),
     };
     let concerned: Vec<&str> = match &fault.on {
         Some(on) => on.as_slice().iter().map(String::as_str).collect(),

@@ -117,6 +117,41 @@ const BREAKS: &[(&str, &str, &str)] = &[
         "fault: {proxy: continue}",
     ),
     (
+        "a fault of dose 0",
+        "probe: {from: client, to: {service: web}, expect: model}",
+        "fault: {node: conntrackPressure, entries: 0}",
+    ),
+    (
+        "a dose that would press others",
+        "probe: {from: client, to: {service: web}, expect: model}",
+        "fault: {node: conntrackPressure, entries: 1000000}",
+    ),
+    (
+        "ports of which nobody misses one",
+        "probe: {from: client, to: {service: web}, expect: model}",
+        "fault: {node: exhaustPorts, free: 128}",
+    ),
+    (
+        "a starved proxy that gets all of the CPU",
+        "probe: {from: client, to: {service: web}, expect: model}",
+        "fault: {proxy: starve, cpu: 100}",
+    ),
+    (
+        "a dose of another fault",
+        "probe: {from: client, to: {service: web}, expect: model}",
+        "fault: {node: linkChurn, entries: 10}",
+    ),
+    (
+        "an API server that does not come back",
+        "  - probe:",
+        "  - fault: {api: restart}\n  - probe:",
+    ),
+    (
+        "a starvation without an end",
+        "  - probe:",
+        "  - fault: {proxy: starve}\n  - probe:",
+    ),
+    (
         "a loopback packet from no neighbour",
         "probe: {from: client, to: {service: web}, expect: model}",
         "inject: {packet: loopbackFromNeighbour, from: client, node: node1, port: 80}",

@@ -8,6 +8,7 @@ mod coverage;
 mod diff;
 mod documents;
 mod ending;
+mod nemeses;
 mod support;
 mod tools;
 mod usage;

@@ -121,7 +121,12 @@ pub(super) fn answer(
             metadata["remainingItemCount"] = json!(remaining);
         }
     }
-    inner.faults.shuffle(&asked.user, &mut objects);
+    inner.faults.shuffle(&asked.user, resource, &mut objects);
+    if inner.faults.late_of(&asked.user, resource).is_some() {
+        inner
+            .faults
+            .count(|r| r.late_objects += objects.len() as u64);
+    }
     inner
         .clients
         .listed(&asked.user, resource, snapshot.version);

@@ -294,10 +294,14 @@ async fn on_collection(
     request: Request<Body>,
 ) -> Result<Response<Body>, StatusError> {
     match *request.method() {
-        Method::GET => Ok(json_response(
-            StatusCode::OK,
-            list::answer(&asked, &resource, namespace.as_deref())?,
-        )),
+        Method::GET => {
+            let late = asked.server.inner.faults.late_of(&asked.user, &resource);
+            tokio::time::sleep(late.unwrap_or_default()).await;
+            Ok(json_response(
+                StatusCode::OK,
+                list::answer(&asked, &resource, namespace.as_deref())?,
+            ))
+        }
         Method::POST => {
             if resource.namespaced && namespace.is_none() {
                 return Err(StatusError::method_not_allowed());

@@ -114,7 +114,9 @@ pub(super) fn answer(
 
     let mut initial = initial.map(VecDeque::from);
     if let Some(initial) = &mut initial {
-        inner.faults.shuffle(&asked.user, initial.make_contiguous());
+        inner
+            .faults
+            .shuffle(&asked.user, &resource, initial.make_contiguous());
     }
     let id = inner.clients.watch_opened(&asked.user, &resource);
     asked.connection.watches.fetch_add(1, Ordering::AcqRel);
@@ -220,13 +222,22 @@ impl WatchStream {
                     format!("{}\n", json!({"type": "ERROR", "object": status})).into(),
                 ));
             }
-            if self.initial.is_some() {
-                match self.next_initial() {
+            let late = self.inner.faults.late_of(&self.user, &self.resource);
+            if let Some(initial) = &self.initial {
+                let (most, object) = (late.map_or(usize::MAX, |_| 1), !initial.is_empty());
+                if let Some(late) = late.filter(|_| object) {
+                    self.inner.faults.count(|r| r.late_objects += 1);
+                    self.pause(Instant::now() + late).await?;
+                    if self.connection.held.load(Ordering::Acquire) {
+                        continue;
+                    }
+                }
+                match self.next_initial(most) {
                     Some(chunk) => return Ok(Some(chunk)),
                     None => continue,
                 }
             }
-            let delay = self.inner.faults.delay_of(&self.user);
+            let delay = self.inner.faults.delay_of(&self.user).max(late);
             self.signal.borrow_and_update();
             // With a delay, one event at a time: each is due at a time of its own.
             let batch = if delay.is_some() { 1 } else { BATCH };
@@ -250,14 +261,13 @@ impl WatchStream {
             };
             if !events.is_empty() {
                 if let Some(delay) = delay {
-                    self.inner
-                        .faults
-                        .count(|r| r.delayed_events += events.len() as u64);
+                    let number = events.len() as u64;
+                    self.inner.faults.count(|r| match late {
+                        Some(_) => r.late_objects += number,
+                        None => r.delayed_events += number,
+                    });
                     let due = events.last().map(|e| Instant::from_std(e.at) + delay);
-                    tokio::select! {
-                        () = self.connection.gone.cancelled() => return Err(Aborted),
-                        () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)) => {}
-                    }
+                    self.pause(due.unwrap_or_else(Instant::now)).await?;
                     if self.connection.held.load(Ordering::Acquire) {
                         continue;
                     }
@@ -291,13 +301,22 @@ impl WatchStream {
         }
     }
 
-    /// The next piece of the initial events; the last one ends with the bookmark that says so.
-    fn next_initial(&mut self) -> Option<Bytes> {
+    /// Waits, unless the connection is torn down before.
+    async fn pause(&self, until: Instant) -> Result<(), Aborted> {
+        tokio::select! {
+            () = self.connection.gone.cancelled() => Err(Aborted),
+            () = tokio::time::sleep_until(until) => Ok(()),
+        }
+    }
+
+    /// The next piece of the initial events, of at most so many objects; the last one ends with the bookmark that says so.
+    fn next_initial(&mut self, most: usize) -> Option<Bytes> {
         let duplicates = self.inner.faults.duplicates(&self.user);
         let initial = self.initial.as_mut()?;
         let mut objects = Vec::new();
         let mut size = 0;
         while size < CHUNK
+            && objects.len() < most
             && let Some(object) = initial.pop_front()
         {
             size += object.json().len();

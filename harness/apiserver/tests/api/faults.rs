@@ -203,3 +203,99 @@ async fn a_stopped_listener_takes_its_connections_along() {
             .is_ok()
     );
 }
+
+#[tokio::test]
+async fn a_closed_listener_refuses_until_there_is_another() {
+    let cluster = Cluster::new();
+    fill(&cluster.server, 1);
+    let mut lines = watching(&cluster, "a").await;
+    let seen = version(&lines.next().await["object"]);
+    let address = cluster.serving.address();
+    let accepted = cluster.server.faults().report().accepted_connections;
+    assert!(accepted >= 1);
+    assert!(cluster.serving.close().await >= 1);
+    lines
+        .try_next()
+        .await
+        .expect_err("the connection was reset");
+    let refused = tokio::net::TcpStream::connect(address).await.unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    cluster.server.create(config_map("meanwhile")).unwrap();
+    let serving = cluster
+        .server
+        .serve(std::net::TcpListener::bind(address).unwrap())
+        .unwrap();
+    let cluster = Cluster {
+        server: cluster.server,
+        serving,
+    };
+    // It went on where it was: who asks for what came after the last event gets just that.
+    let since = format!("{WATCH}&resourceVersion={seen}");
+    let mut again = cluster.watch("a", &since).await;
+    assert_eq!(again.next_name().await.1, "meanwhile");
+    assert!(cluster.server.faults().report().accepted_connections > accepted);
+}
+
+#[tokio::test]
+async fn a_restored_store_knows_nothing_of_what_clients_know() {
+    let cluster = Cluster::new();
+    fill(&cluster.server, 2);
+    let before = cluster.server.resource_version();
+    cluster.server.faults().restore();
+    let now = cluster.server.resource_version();
+    assert!(now > before + 1_000_000, "{before} {now}");
+    let old = format!("{WATCH}&resourceVersion={before}");
+    let told = cluster.watch("a", &old).await.next().await;
+    assert_eq!(
+        (&told["type"], &told["object"]["code"]),
+        (&"ERROR".into(), &410.into())
+    );
+    let list = cluster.get("a", LIST).await;
+    assert_eq!(names(&list).len(), 2, "the objects are there");
+    let fresh = format!(
+        "{WATCH}&resourceVersion={}",
+        list["metadata"]["resourceVersion"].as_str().unwrap()
+    );
+    let mut lines = cluster.watch("a", &fresh).await;
+    cluster.server.create(config_map("after")).unwrap();
+    let event = lines.next().await;
+    assert_eq!(event["object"]["metadata"]["name"], "after");
+    assert!(version(&event["object"]) > now);
+}
+
+#[tokio::test]
+async fn objects_of_one_kind_come_late_and_one_at_a_time() {
+    let cluster = Cluster::new();
+    fill(&cluster.server, 12);
+    let delay = Duration::from_millis(40);
+    let faults = cluster.server.faults();
+    let sorted = names(&cluster.get("a", LIST).await);
+    faults.late(None, "configmaps", delay, 7);
+    let started = Instant::now();
+    let late = names(&cluster.get("a", LIST).await);
+    assert!(started.elapsed() >= delay);
+    assert_ne!(late, sorted, "another order");
+    let started = Instant::now();
+    let mut lines = cluster.watch("a", WATCH).await;
+    let mut seen = Vec::new();
+    for number in 1..=sorted.len() {
+        seen.push(lines.next_name().await.1);
+        assert!(started.elapsed() >= delay * number as u32, "{number}");
+    }
+    assert_eq!(seen, late, "one seed, one order");
+    seen.sort();
+    assert_eq!(seen, sorted);
+    // An event is late by as much, and of another kind it is not: its watch would wait for longer than this test takes.
+    let started = Instant::now();
+    cluster.server.create(config_map("event")).unwrap();
+    assert_eq!(lines.next_name().await.1, "event");
+    assert!(started.elapsed() >= delay);
+    let counted = faults.report().late_objects;
+    assert_eq!(counted, 12 + 12 + 1);
+    let namespaces = cluster.get("a", "/api/v1/namespaces").await;
+    assert_eq!(names(&namespaces).len(), 4);
+    faults.late(None, "ConfigMap", Duration::ZERO, 0);
+    assert_eq!(names(&cluster.get("a", LIST).await).len(), 13);
+    let report = faults.report();
+    assert_eq!((report.late_objects, report.delayed_events), (counted, 0));
+}

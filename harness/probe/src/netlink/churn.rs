@@ -34,6 +34,16 @@ impl Counts {
         }
         !self.stop.load(Ordering::Relaxed)
     }
+
+    fn so_far(&self) -> Churned {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Churned {
+            links: read(&self.links),
+            addresses: read(&self.addresses),
+            dumps: read(&self.dumps),
+            interrupted_dumps: read(&self.interrupted),
+        }
+    }
 }
 
 /// Starts a churn: a thread per kind of change, and one that dumps.
@@ -83,13 +93,12 @@ impl Running {
                 .map_err(|_| anyhow::anyhow!("a churn thread panicked"))?
                 .context("churn failed")?;
         }
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Ok(Churned {
-            links: read(&self.counts.links),
-            addresses: read(&self.counts.addresses),
-            dumps: read(&self.counts.dumps),
-            interrupted_dumps: read(&self.counts.interrupted),
-        })
+        Ok(self.counts.so_far())
+    }
+
+    /// What it did so far.
+    pub fn so_far(&self) -> Churned {
+        self.counts.so_far()
     }
 }
 
@@ -161,16 +170,18 @@ fn churn_addresses(counts: &Counts, count: u32, pause: Duration) -> anyhow::Resu
 
 fn dump(counts: &Counts) -> anyhow::Result<()> {
     let mut netlink = route::open()?;
-    let mut addresses = false;
+    let mut tables = route::Table::ALL.into_iter().cycle();
     // A breath between two dumps: they hold the lock that the changes need.
     while counts.pause(Duration::from_micros(100)) {
-        let interrupted = route::dump_marked(&mut netlink, addresses)
-            .context("cannot dump links or addresses")?;
+        let Some(table) = tables.next() else {
+            break;
+        };
+        let interrupted = route::dump_marked(&mut netlink, table)
+            .with_context(|| format!("cannot dump {table:?}"))?;
         counts.dumps.fetch_add(1, Ordering::Relaxed);
         counts
             .interrupted
             .fetch_add(u64::from(interrupted), Ordering::Relaxed);
-        addresses = !addresses;
     }
     Ok(())
 }

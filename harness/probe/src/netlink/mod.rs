@@ -5,6 +5,7 @@
 pub(crate) mod churn;
 pub(crate) mod conntrack;
 pub(crate) mod foreign;
+pub(crate) mod pressure;
 pub(crate) mod route;
 pub(crate) mod ruleset;
 mod ruleset_text;

@@ -47,12 +47,24 @@ fn dump(message: RouteNetlinkMessage) -> anyhow::Result<(Vec<RouteNetlinkMessage
     Ok((parsed, interrupted))
 }
 
-/// One dump of links or addresses, parsed by nobody; whether the kernel marked it as interrupted.
-pub(crate) fn dump_marked(netlink: &mut Netlink, addresses: bool) -> std::io::Result<bool> {
-    let message = if addresses {
-        RouteNetlinkMessage::GetAddress(AddressMessage::default())
-    } else {
-        RouteNetlinkMessage::GetLink(LinkMessage::default())
+/// What can be dumped and be interrupted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Table {
+    Links,
+    Addresses,
+    Routes,
+}
+
+impl Table {
+    pub const ALL: [Table; 3] = [Table::Links, Table::Addresses, Table::Routes];
+}
+
+/// One dump, parsed by nobody; whether the kernel marked it as interrupted.
+pub(crate) fn dump_marked(netlink: &mut Netlink, table: Table) -> std::io::Result<bool> {
+    let message = match table {
+        Table::Links => RouteNetlinkMessage::GetLink(LinkMessage::default()),
+        Table::Addresses => RouteNetlinkMessage::GetAddress(AddressMessage::default()),
+        Table::Routes => RouteNetlinkMessage::GetRoute(RouteMessage::default()),
     };
     netlink.dump(message.message_type(), &payload(&message), |_, _| {})
 }

@@ -47,6 +47,8 @@ pub fn all() -> Vec<Trial> {
         case("the_ruleset_is_read_without_nft", ruleset),
         case("churn_interrupts_dumps_and_leaves_nothing", churn),
         case("quiet_links_interrupt_no_dump", no_churn),
+        case("conntrack_is_filled_with_flows_of_nobody", pressure),
+        case("ephemeral_ports_are_held_and_given_back", held_ports),
         case("links_addresses_and_sysctls_can_be_changed", kernel_state),
         case("http_failures_are_told", http_failure),
         case("a_hundred_connections_in_a_row", hundred),
@@ -1104,6 +1106,61 @@ async fn ruleset(world: World) {
     world.server.ruleset_flush().await.unwrap();
     assert_eq!(world.server.dump(DumpKind::Ruleset).await.unwrap(), "");
     world.server.ruleset_flush().await.unwrap();
+}
+
+async fn pressure(world: World) {
+    let agent = &world.server;
+    let before = agent.conntrack().await.unwrap().len() as u32;
+    let full = agent.conntrack_fill(3_000).await.unwrap();
+    assert_eq!(full.own, 3_000);
+    assert!(
+        full.entries >= 3_000 + before && full.limit > full.entries,
+        "{full:?}"
+    );
+    // They are entries like any other.
+    assert!(agent.conntrack().await.unwrap().len() as u32 >= 3_000 + before);
+    // More of them: those that are there count.
+    assert_eq!(agent.conntrack_fill(3_100).await.unwrap().own, 3_100);
+    // Never more than half of the table, whoever asks.
+    let limit = full.limit.saturating_mul(2);
+    assert!(agent.conntrack_fill(limit).await.is_err());
+    let left = agent.conntrack_drain().await.unwrap();
+    assert_eq!(left.own, 3_100);
+    assert_eq!(agent.conntrack_drain().await.unwrap().own, 0);
+    agent.conntrack_fill(10).await.unwrap();
+    agent.conntrack_flush().await.unwrap();
+    let gone = agent.conntrack_drain().await.unwrap();
+    assert_eq!(gone.own, 0, "what somebody removed is seen: {gone:?}");
+}
+
+async fn held_ports(world: World) {
+    let range = "ipv4/ip_local_port_range";
+    let before = world.client.sysctl_read(range).await.unwrap();
+    for free in [0, 3] {
+        let held = world.client.ports_hold(free).await.unwrap();
+        assert_eq!((held.left, held.held), (free, held.range - free));
+        assert!(world.client.ports_hold(0).await.is_err(), "one at a time");
+        // The probes' own ports are others.
+        let target = at("10.7.0.2", 80);
+        let spec = ConnectSpec {
+            count: 5,
+            ..ConnectSpec::new(Protocol::Tcp, target)
+        };
+        let seen = world.client.connect(spec).await.unwrap();
+        let failed = seen
+            .attempts
+            .iter()
+            .find(|a| matches!(a.outcome, Outcome::SendFailed { .. }));
+        assert_eq!(failed, None);
+        assert_eq!(world.client.ports_release().await.unwrap().left, free);
+        assert_eq!(world.client.sysctl_read(range).await.unwrap(), before);
+    }
+    assert!(world.client.ports_release().await.is_err());
+    assert!(
+        world.client.ports_hold(128).await.is_err(),
+        "that holds nothing"
+    );
+    assert_eq!(world.client.sysctl_read(range).await.unwrap(), before);
 }
 
 async fn churn(world: World) {

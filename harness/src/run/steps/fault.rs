@@ -1,4 +1,5 @@
-//! The verb `fault`. Each fault says whether it took effect: one that did nothing must not count as survived.
+//! The verb `fault`. What each does, in which dose, and what shows that it took effect is in [`crate::nemesis::table`]; one that had none must
+//! not count as survived.
 
 use std::time::Duration;
 
@@ -8,9 +9,12 @@ use probe::proto::{Churn, DumpKind, now};
 use tokio::time::sleep;
 
 use super::super::attempt::{Attempt, Stop};
-use crate::scenario::{
-    Span,
-    doc::{ApiFault, Fault, NodeFault, ProxyFault},
+use crate::{
+    nemesis::{
+        Starving, state,
+        table::{Dose, Which},
+    },
+    scenario::doc::{ApiFault, Fault, NodeFault, ProxyFault},
 };
 
 /// The table that the fault `foreignTable` makes.
@@ -22,6 +26,16 @@ const FELT: Duration = Duration::from_secs(15);
 
 /// A client that lost its watch has another after this time: client-go waits between tries, up to some seconds after several failures.
 const WATCHING: Duration = Duration::from_secs(15);
+
+/// So long may links and addresses come and go until a dump of ours is interrupted. With the default dose one of ten is.
+const INTERRUPTED: Duration = Duration::from_secs(15);
+
+/// The kernel stops a process within microseconds; this bounds a machine that has come to a stop.
+const STOPPED: Duration = Duration::from_secs(10);
+
+/// Addresses of `lo` that `linkChurn` replaces in turn, beside its links, and the pause between two changes.
+const CHURN_ADDRESSES: u32 = 10;
+const CHURN_PAUSE_US: u32 = 200;
 
 /// A fault of the API that is to be felt: a counter of the API server's that has to move.
 pub struct Armed {
@@ -40,8 +54,27 @@ fn counter(fault: ApiFault) -> Option<fn(&FaultReport) -> u64> {
         ApiFault::DuplicateEvents => |report| report.duplicated_events,
         ApiFault::ShuffledRelist => |report| report.shuffled_lists,
         ApiFault::Compact => |report| report.expired_watches + report.expired_requests,
+        ApiFault::Late => |report| report.late_objects,
+        ApiFault::Restart | ApiFault::Restore => |report| report.accepted_connections,
         ApiFault::DropWatches | ApiFault::Forget | ApiFault::NoopUpdates => return None,
     })
+}
+
+/// Whether a fault is there to be felt from its end on, and not from its beginning.
+fn felt_afterwards(fault: ApiFault) -> bool {
+    matches!(fault, ApiFault::Restart | ApiFault::Restore)
+}
+
+/// Why a fault without effect says nothing about the candidate.
+fn no_effect(which: Which, value: f64) -> String {
+    let row = which.nemesis();
+    format!(
+        "the {} fault {} had no effect, so it proves nothing: {} = {value}, where {}",
+        which.group(),
+        row.name,
+        row.effect.what,
+        row.effect.seen
+    )
 }
 
 impl Attempt<'_> {
@@ -57,8 +90,11 @@ impl Attempt<'_> {
                 .collect(),
         };
         self.changing();
+        if !fault.end {
+            self.dosed(fault, &nodes);
+        }
         if let Some(proxy) = fault.proxy {
-            self.proxy_fault(proxy, &nodes).await?;
+            self.proxy_fault(proxy, &nodes, fault).await?;
         }
         if let Some(node) = fault.node {
             for name in &nodes {
@@ -76,6 +112,39 @@ impl Attempt<'_> {
         Ok(())
     }
 
+    /// Records how much of the fault is asked for.
+    fn dosed(&mut self, fault: &Fault, nodes: &[String]) {
+        let Some(which) = Which::of(fault) else {
+            return;
+        };
+        let row = which.nemesis();
+        let (what, unit, value) = match (row.dose, which.dose(fault)) {
+            (Dose::Parameter { what, unit, .. }, Some(dose)) => (what, unit, f64::from(dose)),
+            (Dose::Nodes, _) => ("nodes", "count", nodes.len() as f64),
+            _ => return,
+        };
+        let name = format!("{} {} dose: {what}", which.group(), row.name);
+        self.findings.measure(&name, unit, value);
+    }
+
+    /// Records what was seen of a fault; one without effect ends the attempt, unless there is no process that could feel it.
+    fn took(&mut self, which: Which, value: f64, enough: bool, demanded: bool) -> Result<(), Stop> {
+        let row = which.nemesis();
+        let name = format!("{} {} effect: {}", which.group(), row.name, row.effect.what);
+        self.findings.measure(&name, row.effect.unit, value);
+        if enough || !demanded {
+            Ok(())
+        } else {
+            Err(Stop::infra(no_effect(which, value)))
+        }
+    }
+
+    /// Records something else about a fault.
+    fn beside(&mut self, which: Which, what: &str, unit: &str, value: f64) {
+        let name = format!("{} {}: {what}", which.group(), which.nemesis().name);
+        self.findings.measure(&name, unit, value);
+    }
+
     /// Waits until the candidate ran into the chosen faults of the API: one that nobody met proves nothing.
     pub(in crate::run) async fn felt(
         &mut self,
@@ -89,14 +158,10 @@ impl Attempt<'_> {
         for armed in chosen {
             loop {
                 let report = self.cluster.stage().api().faults().report();
-                if (armed.count)(&report) > armed.before {
+                let met = (armed.count)(&report).saturating_sub(armed.before);
+                if met > 0 || now() > until {
+                    self.took(Which::Api(armed.fault), met as f64, met > 0, true)?;
                     break;
-                }
-                if now() > until {
-                    return Err(Stop::infra(format!(
-                        "nobody met the API fault {:?} within {FELT:?}, so it proves nothing",
-                        armed.fault
-                    )));
                 }
                 // A poll of a condition with a deadline.
                 sleep(Duration::from_millis(5)).await;
@@ -105,7 +170,22 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    async fn proxy_fault(&mut self, fault: ProxyFault, nodes: &[String]) -> Result<(), Stop> {
+    /// Instances with a process on these nodes: node and pid.
+    fn pids_on(&self, nodes: &[String]) -> Vec<(String, u32)> {
+        self.cluster
+            .instances()
+            .iter()
+            .filter(|instance| nodes.contains(&instance.node))
+            .filter_map(|instance| Some((instance.node.clone(), instance.process()?.pid())))
+            .collect()
+    }
+
+    async fn proxy_fault(
+        &mut self,
+        fault: ProxyFault,
+        nodes: &[String],
+        spec: &Fault,
+    ) -> Result<(), Stop> {
         // A restart must not hide that the candidate had ended by itself.
         if let Some(exit) = self.cluster.unexpected_exit() {
             return Err(Stop::candidate(
@@ -114,7 +194,11 @@ impl Attempt<'_> {
                 exit,
             ));
         }
-        match fault {
+        let which = Which::Proxy(fault);
+        let before = self.pids_on(nodes);
+        // The null candidate has no process that could be restarted or stopped.
+        let demanded = self.cluster.has_candidate();
+        let (count, all) = match fault {
             ProxyFault::Restart | ProxyFault::Kill => {
                 let signal = if fault == ProxyFault::Kill {
                     Signal::SIGKILL
@@ -123,53 +207,108 @@ impl Attempt<'_> {
                 };
                 self.cluster.end_candidate(nodes, signal).await?;
                 self.cluster.restart_candidate(nodes).await?;
+                let after = self.pids_on(nodes);
+                let new = after.iter().filter(|process| !before.contains(process));
+                (new.count(), nodes.len())
             }
-            ProxyFault::Down => self.cluster.end_candidate(nodes, Signal::SIGTERM).await?,
-            ProxyFault::Start => self.cluster.restart_candidate(nodes).await?,
+            ProxyFault::Down => {
+                self.cluster.end_candidate(nodes, Signal::SIGTERM).await?;
+                let left = self.pids_on(nodes).len();
+                (before.len() - left, nodes.len())
+            }
+            ProxyFault::Start => {
+                self.cluster.restart_candidate(nodes).await?;
+                (self.pids_on(nodes).len() - before.len(), nodes.len())
+            }
             ProxyFault::Stop => {
                 self.cluster
                     .signal_candidate(nodes, Signal::SIGSTOP)
-                    .await?
+                    .await?;
+                (settled(&before, true).await, nodes.len())
             }
             ProxyFault::Continue => {
                 self.cluster
                     .signal_candidate(nodes, Signal::SIGCONT)
-                    .await?
+                    .await?;
+                (settled(&before, false).await, nodes.len())
             }
+            ProxyFault::Starve if spec.end => return self.starved(nodes),
+            ProxyFault::Starve => {
+                let percent = which.dose(spec).unwrap_or_default();
+                for (node, pid) in before {
+                    if let Some(starving) = Starving::begin(pid, percent) {
+                        self.starving.insert(node, starving);
+                    }
+                }
+                return Ok(());
+            }
+        };
+        self.took(which, count as f64, count == all, demanded)
+    }
+
+    /// The end of a starvation: what the candidate got.
+    fn starved(&mut self, nodes: &[String]) -> Result<(), Stop> {
+        let which = Which::Proxy(ProxyFault::Starve);
+        let demanded = self.cluster.has_candidate();
+        for node in nodes {
+            let Some(starving) = self.starving.remove(node) else {
+                self.took(which, 1.0, false, demanded)?;
+                continue;
+            };
+            let dose = f64::from(starving.percent()) / 100.0;
+            let starved = starving.end();
+            let cpu = starved.cpu.as_secs_f64() * 1e3;
+            self.beside(which, "CPU time used meanwhile", "ms", cpu);
+            let enough = starved.took() && starved.share < 2.0 * dose + 0.1;
+            self.took(which, starved.share, enough, demanded)?;
         }
         Ok(())
     }
 
     async fn node_fault(&mut self, fault: NodeFault, node: &str, spec: &Fault) -> Result<(), Stop> {
         let agent = self.cluster.agent(node)?;
+        let which = Which::Node(fault);
+        let dose = which.dose(spec).unwrap_or_default();
+        let candidate_runs = self.candidate_runs();
         match fault {
             NodeFault::FlushRuleset => {
                 let rules = agent.dump(DumpKind::Ruleset).await?;
-                if self.candidate_runs() && !rules.lines().any(|line| line.starts_with("table ")) {
+                let tables = rules
+                    .lines()
+                    .filter(|line| line.starts_with("table "))
+                    .count();
+                if candidate_runs && tables == 0 {
                     return Err(Stop::infra(format!(
-                        "no table was on {node} to be flushed, so the fault proves nothing; a candidate without netfilter \
-                         state declares the feature netfilterRules unsupported"
+                        "{}; a candidate without netfilter state declares the feature netfilterRules unsupported",
+                        no_effect(which, 0.0)
                     )));
                 }
                 agent.ruleset_flush().await?;
+                self.took(which, tables as f64, tables > 0, candidate_runs)
             }
-            NodeFault::FlushConntrack => agent.conntrack_flush().await?,
+            NodeFault::FlushConntrack => {
+                let entries = agent.conntrack().await?.len();
+                agent.conntrack_flush().await?;
+                self.pressed.remove(node);
+                // Without rules that track connections there are none, whoever talks.
+                self.took(which, entries as f64, entries > 0, candidate_runs)
+            }
             NodeFault::ForeignTable => {
                 if spec.end {
                     self.findings.checked(false);
-                    let rules = agent.dump(DumpKind::Ruleset).await?;
-                    if !rules
-                        .lines()
-                        .any(|line| line.starts_with("table ") && line.contains(FOREIGN))
-                    {
+                    if !has_foreign_table(&agent.dump(DumpKind::Ruleset).await?) {
                         self.findings.fail_with(
                             "foreign-table-gone",
                             format!("the table '{FOREIGN}' of somebody else on {node}, untouched"),
                             "it is gone",
                         );
                     }
+                    agent.foreign_table(FOREIGN, false).await?;
+                    return Ok(());
                 }
-                agent.foreign_table(FOREIGN, !spec.end).await?;
+                agent.foreign_table(FOREIGN, true).await?;
+                let there = has_foreign_table(&agent.dump(DumpKind::Ruleset).await?);
+                self.took(which, f64::from(there), there, true)
             }
             NodeFault::Address => {
                 let address = spec
@@ -178,37 +317,83 @@ impl Attempt<'_> {
                     .ok_or_else(|| Stop::infra("fault 'address' needs an address"))?;
                 if spec.end {
                     agent.address_del("lo", &address).await?;
-                } else {
-                    agent.address_add("lo", &address).await?;
+                    return Ok(());
                 }
+                agent.address_add("lo", &address).await?;
+                let bare = address.split('/').next().unwrap_or_default();
+                let listed = agent.dump(DumpKind::Addresses).await?;
+                let there = listed
+                    .split(|c: char| c.is_whitespace() || c == '/')
+                    .any(|word| word == bare);
+                self.took(which, f64::from(there), there, true)
             }
             NodeFault::LinkChurn if spec.end => {
-                let churned = agent.churn_stop().await?;
-                self.findings
-                    .measure("churned links", "count", churned.links as f64);
-                self.findings.measure(
-                    "interrupted dumps",
-                    "ratio",
-                    churned.interrupted_dumps as f64 / churned.dumps.max(1) as f64,
-                );
-                if churned.links == 0 {
-                    return Err(Stop::infra(format!(
-                        "the link churn on {node} changed no link, so it proves nothing"
-                    )));
+                let until = now() + INTERRUPTED.as_nanos() as u64;
+                while agent.churn_read().await?.interrupted_dumps == 0 && now() < until {
+                    // A poll of a condition with a deadline.
+                    sleep(Duration::from_millis(5)).await;
                 }
+                let churned = agent.churn_stop().await?;
+                // The wait is no part of the convergence.
+                self.changing();
+                self.beside(which, "links replaced", "count", churned.links as f64);
+                self.beside(which, "dumps", "count", churned.dumps as f64);
+                let share = churned.interrupted_dumps as f64 / churned.dumps.max(1) as f64;
+                self.took(which, share, share > 0.0 && churned.links > 0, true)
             }
             NodeFault::LinkChurn => {
                 agent
                     .churn_start(Churn {
-                        links: spec.links.unwrap_or(50),
-                        addresses: 10,
-                        pause_us: 200,
+                        links: dose,
+                        addresses: CHURN_ADDRESSES,
+                        pause_us: CHURN_PAUSE_US,
                         dump: true,
                     })
                     .await?;
+                Ok(())
+            }
+            NodeFault::ConntrackPressure if spec.end => {
+                let table = agent.conntrack_drain().await?;
+                self.changing();
+                let left = f64::from(table.own);
+                self.beside(which, "entries left at its end", "count", left);
+                if let Some(pressed) = self.pressed.remove(node) {
+                    self.findings.checked(false);
+                    if table.own < pressed {
+                        self.findings.fail_with(
+                            "foreign-conntrack-gone",
+                            format!("{pressed} conntrack entries of others on {node}, untouched"),
+                            format!("{} are left", table.own),
+                        );
+                    }
+                }
+                Ok(())
+            }
+            NodeFault::ConntrackPressure => {
+                let table = agent.conntrack_fill(dose).await?;
+                self.changing();
+                self.pressed.insert(node.to_owned(), table.own);
+                let share = f64::from(table.entries) / f64::from(table.limit.max(1));
+                self.beside(which, "share of the table's limit", "ratio", share);
+                self.took(which, f64::from(table.own), table.own >= dose, true)
+            }
+            NodeFault::ExhaustPorts if spec.end => {
+                let ports = agent.ports_release().await?;
+                self.changing();
+                let left = f64::from(ports.left);
+                self.beside(which, "ephemeral ports left at its end", "count", left);
+                if ports.held == 0 {
+                    return Err(Stop::infra(no_effect(which, 0.0)));
+                }
+                Ok(())
+            }
+            NodeFault::ExhaustPorts => {
+                let free = u16::try_from(dose).unwrap_or(u16::MAX);
+                let ports = agent.ports_hold(free).await?;
+                let enough = ports.held > 0 && ports.left <= free;
+                self.took(which, f64::from(ports.held), enough, true)
             }
         }
-        Ok(())
     }
 
     /// Whether there is a process that faults could meet; the null candidate has none.
@@ -220,17 +405,23 @@ impl Attempt<'_> {
     }
 
     async fn api_fault(&mut self, fault: ApiFault, spec: &Fault) -> Result<(), Stop> {
-        let api = self.cluster.stage().api().clone();
-        let faults = api.faults();
+        let which = Which::Api(fault);
         let on = !spec.end;
         let candidate_runs = self.candidate_runs();
-        // Who comes back after an outage may well read everything anew instead of asking for what is gone.
+        let dose = which.dose(spec).unwrap_or_default();
+        let delay = Duration::from_millis(dose.into());
+        // Who comes back after the API was away may well read everything anew instead of asking for what is gone.
+        let away = |name: &String| ["API Restart", "API Restore"].contains(&name.as_str());
         let out = fault == ApiFault::Compact
-            && self
-                .armed
-                .iter()
-                .any(|armed| armed.fault == ApiFault::Outage);
-        if let Some(count) = counter(fault).filter(|_| on && candidate_runs && !out) {
+            && (self.blind.iter().any(away)
+                || self
+                    .armed
+                    .iter()
+                    .any(|armed| armed.fault == ApiFault::Outage));
+        let api = self.cluster.stage().api().clone();
+        let faults = api.faults();
+        let begins = on != felt_afterwards(fault);
+        if let Some(count) = counter(fault).filter(|_| begins && candidate_runs && !out) {
             self.armed.push(Armed {
                 fault,
                 count,
@@ -242,29 +433,21 @@ impl Attempt<'_> {
                 let until = now() + WATCHING.as_nanos() as u64;
                 let dropped = loop {
                     let dropped = faults.drop_watches(None);
-                    if dropped > 0 || !candidate_runs {
-                        break dropped;
-                    }
                     // Between the end of one watch and the next request there is none, whoever ended the last one.
-                    if now() > until {
-                        return Err(Stop::infra(format!(
-                            "nobody watched the API within {WATCHING:?}, so no watch could be dropped"
-                        )));
+                    if dropped > 0 || !candidate_runs || now() > until {
+                        break dropped;
                     }
                     sleep(Duration::from_millis(5)).await;
                 };
-                self.findings
-                    .measure("dropped watches", "count", dropped as f64);
+                self.took(which, dropped as f64, dropped > 0, candidate_runs)?;
             }
             ApiFault::Outage => {
                 let cut = faults.outage(on);
-                self.findings
-                    .measure("cut connections", "count", cut as f64);
+                self.beside(which, "connections cut at once", "count", cut as f64);
             }
             ApiFault::HalfOpen => {
                 let held = faults.half_open(None, on);
-                self.findings
-                    .measure("half-open connections", "count", held as f64);
+                self.beside(which, "connections concerned at once", "count", held as f64);
                 if on && held == 0 && candidate_runs {
                     return Err(Stop::candidate(
                         "not-watching",
@@ -275,47 +458,99 @@ impl Attempt<'_> {
             }
             ApiFault::Forget => {
                 let forgotten = faults.forget(None);
-                self.findings
-                    .measure("forgotten connections", "count", forgotten as f64);
-                if forgotten == 0 && candidate_runs {
-                    return Err(Stop::infra(
-                        "no connection to the API was open, so none could be forgotten",
-                    ));
-                }
+                self.took(which, forgotten as f64, forgotten > 0, candidate_runs)?;
             }
             ApiFault::Compact => {
                 let watches = faults.compact();
-                self.findings
-                    .measure("watches told 410", "count", watches as f64);
+                self.beside(which, "watches running", "count", watches as f64);
             }
             ApiFault::Errors if on => faults.errors(None, 500, None),
             ApiFault::Errors => faults.clear_errors(None),
-            ApiFault::Delay => {
-                let delay = spec.delay.unwrap_or(Span::millis(100)).0;
-                faults.delay(None, if on { delay } else { std::time::Duration::ZERO });
-            }
+            ApiFault::Delay => faults.delay(None, if on { delay } else { Duration::ZERO }),
             ApiFault::ShuffledRelist => {
                 faults.shuffle_lists(None, Some(self.seed));
                 let watches = faults.compact();
-                self.findings
-                    .measure("watches told to relist", "count", watches as f64);
+                self.beside(which, "watches told to list again", "count", watches as f64);
             }
             ApiFault::NoopUpdates => {
                 let kinds = match &spec.kind {
                     Some(kind) => vec![kind.as_str()],
                     None => vec!["Service", "EndpointSlice"],
                 };
-                for kind in kinds {
-                    let touched = faults.noop_updates(kind, spec.times.unwrap_or(1) as usize);
-                    if touched == 0 {
-                        return Err(Stop::infra(format!(
-                            "no {kind} was there to be touched, so the fault proves nothing"
-                        )));
-                    }
-                }
+                let touched: Vec<usize> = kinds
+                    .iter()
+                    .map(|kind| faults.noop_updates(kind, dose as usize))
+                    .collect();
+                let enough = touched.iter().all(|touched| *touched == dose as usize);
+                let touched: usize = touched.iter().sum();
+                self.took(which, touched as f64, enough, true)?;
             }
             ApiFault::DuplicateEvents => faults.duplicate_events(None, on),
+            ApiFault::Late => {
+                let kind = spec.kind.as_deref().unwrap_or("EndpointSlice");
+                let by = if on { delay } else { Duration::ZERO };
+                faults.late(None, kind, by, self.seed);
+            }
+            ApiFault::Restart | ApiFault::Restore if on => {
+                let cut = self.cluster.stop_api().await;
+                self.beside(which, "connections cut", "count", cut as f64);
+            }
+            ApiFault::Restart => self.cluster.start_api().await?,
+            ApiFault::Restore => {
+                faults.restore();
+                self.cluster.start_api().await?;
+            }
         }
         Ok(())
+    }
+}
+
+fn has_foreign_table(rules: &str) -> bool {
+    rules
+        .lines()
+        .any(|line| line.starts_with("table ") && line.contains(FOREIGN))
+}
+
+/// How many of the processes the kernel calls stopped (or not stopped), once all are or after a while.
+async fn settled(processes: &[(String, u32)], stopped: bool) -> usize {
+    let until = now() + STOPPED.as_nanos() as u64;
+    loop {
+        let count = processes
+            .iter()
+            .filter(|(_, pid)| state(*pid).is_some_and(|state| (state == 'T') == stopped))
+            .count();
+        if count == processes.len() || now() > until {
+            return count;
+        }
+        // A poll of a condition with a deadline.
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_had_no_effect_says_what_was_missing() {
+        let text = no_effect(Which::Node(NodeFault::FlushConntrack), 0.0);
+        assert_eq!(
+            text,
+            "the node fault flushConntrack had no effect, so it proves nothing: entries removed = 0, where there was one, and the kernel removed it"
+        );
+    }
+
+    #[test]
+    fn each_api_fault_tells_at_once_or_counts() {
+        for which in Which::all() {
+            let Which::Api(fault) = which else {
+                continue;
+            };
+            let at_once = matches!(
+                fault,
+                ApiFault::DropWatches | ApiFault::Forget | ApiFault::NoopUpdates
+            );
+            assert_eq!(counter(fault).is_none(), at_once, "{fault:?}");
+        }
     }
 }
