@@ -250,6 +250,8 @@ impl<'a> Attempt<'a> {
             self.hold(hold).await?;
         }
         if let Some(fault) = &step.fault {
+            // Rules that a fault takes away protect nobody's loopback address: what is asked about it has to be answered before.
+            self.neighbour_answered().await?;
             self.fault(fault).await?;
             self.note_blindness(fault);
         }
