@@ -347,7 +347,10 @@ fn attempt_words(attempt: &Attempt) -> String {
         words.push_str(&format!(", seed {seed}"));
     }
     if let Some(evidence) = &attempt.evidence {
-        words.push_str(&format!(", evidence in {}", code(evidence)));
+        words.push_str(&format!(
+            ", evidence in {} (`harness repro` with it shows it again)",
+            code(evidence)
+        ));
     }
     words.push(':');
     words

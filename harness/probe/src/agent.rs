@@ -191,7 +191,7 @@ struct State {
     servers: Servers,
     flows: Flows,
     capture: Mutex<Option<capture::Running>>,
-    churn: Mutex<Option<churn::Running>>,
+    churn: Arc<Mutex<Option<churn::Running>>>,
     holding: Mutex<Option<holding::Holding>>,
 }
 
@@ -254,10 +254,14 @@ impl State {
                 done(move || foreign::set_table(&name, present)).await?
             }
             Request::ChurnStart(spec) => {
-                let mut churn = self.churn.lock().unwrap();
-                anyhow::ensure!(churn.is_none(), "a churn is already running");
-                *churn = Some(churn::start(&spec)?);
-                Response::Done
+                let running = self.churn.clone();
+                done(move || {
+                    let mut churn = running.lock().unwrap();
+                    anyhow::ensure!(churn.is_none(), "a churn is already running");
+                    *churn = Some(churn::start(&spec)?);
+                    Ok(())
+                })
+                .await?
             }
             Request::ChurnRead => {
                 let churn = self.churn.lock().unwrap();

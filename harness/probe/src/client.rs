@@ -415,6 +415,8 @@ pub fn deadline(request: &Request) -> Duration {
         Request::HttpGet { timeout_ms, .. } => Duration::from_millis((*timeout_ms).into()),
         Request::Dump(_)
         | Request::Conntrack
+        | Request::ChurnStart(_)
+        | Request::ChurnStop
         | Request::ConntrackFill { .. }
         | Request::ConntrackDrain => Duration::from_secs(60),
         _ => Duration::from_secs(15),

@@ -128,6 +128,19 @@ pub struct Candidate {
     pub binary: Option<Binary>,
     /// No condition is waited for longer than this, for candidates that are there to fail.
     pub patience: Option<Span>,
+    /// The manifest as written, and where it was.
+    pub source: Source,
+}
+
+/// Where a candidate comes from, so that evidence can name it.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// `reference`, `null`, or the path of the manifest as it was given.
+    pub name: String,
+    /// The manifest; nothing for those that are built in.
+    pub text: Option<Arc<str>>,
+    /// Directory that relative paths in the manifest start from.
+    pub directory: PathBuf,
 }
 
 /// How long to wait for something that nobody does.
@@ -181,21 +194,30 @@ impl Candidate {
     /// Reads a candidate: `reference`, `null`, or the path of a manifest.
     pub fn load(reference: &str) -> Result<Self, CandidateError> {
         match reference {
-            "reference" => Self::from_text("reference", REFERENCE),
-            "null" => Self::from_text("null", NULL),
-            path => {
-                let text = std::fs::read_to_string(path).map_err(|error| CandidateError::Unusable {
-                    file: path.into(),
-                    message: format!(
-                        "cannot be read: {error}; --candidate takes 'reference', 'null' or the path of a candidate manifest"
-                    ),
-                })?;
-                Self::from_text(path, &text)
-            }
+            "reference" => Self::from_text("reference", REFERENCE, None),
+            "null" => Self::from_text("null", NULL, None),
+            path => Self::read(path, None),
         }
     }
 
-    fn from_text(file: &str, text: &str) -> Result<Self, CandidateError> {
+    /// Reads a manifest whose relative paths start from another directory than the current one.
+    pub fn load_from(path: &str, directory: &Path) -> Result<Self, CandidateError> {
+        Self::read(path, Some(directory))
+    }
+
+    fn read(path: &str, directory: Option<&Path>) -> Result<Self, CandidateError> {
+        let text = std::fs::read_to_string(path).map_err(|error| CandidateError::Unusable {
+            file: path.into(),
+            message: format!(
+                "cannot be read: {error}; --candidate takes 'reference', 'null' or the path of a candidate manifest"
+            ),
+        })?;
+        let mut candidate = Self::from_text(path, &text, directory)?;
+        candidate.source.text = Some(text.into());
+        Ok(candidate)
+    }
+
+    fn from_text(file: &str, text: &str, directory: Option<&Path>) -> Result<Self, CandidateError> {
         let name: Arc<str> = file.into();
         let manifest: Manifest = load::parse(&name, text)?;
         let Some(process) = &manifest.process else {
@@ -244,6 +266,12 @@ impl Candidate {
             None => None,
             Some(program) => {
                 let program = known.substitute(program).map_err(&unusable)?;
+                let program = match directory {
+                    Some(directory) if program.contains('/') => {
+                        directory.join(program).display().to_string()
+                    }
+                    _ => program,
+                };
                 Some(Binary::open(&program).map_err(unusable)?)
             }
         };
@@ -252,6 +280,15 @@ impl Candidate {
             manifest,
             binary,
             patience,
+            source: Source {
+                name: file.into(),
+                text: None,
+                directory: match directory {
+                    Some(directory) => directory.into(),
+                    // Only a directory that is gone has no name; relative paths mean nothing in it.
+                    None => std::env::current_dir().unwrap_or_default(),
+                },
+            },
         })
     }
 
@@ -423,7 +460,7 @@ mod tests {
             ),
         ];
         for (text, want) in table {
-            let message = Candidate::from_text("m.yaml", text)
+            let message = Candidate::from_text("m.yaml", text, None)
                 .expect_err(text)
                 .to_string();
             assert!(message.contains(want), "{message}\nshould contain: {want}");

@@ -16,6 +16,11 @@ pub(super) struct Attempts {
 }
 
 impl Attempts {
+    /// So many at a time, with seeds of their own.
+    pub(super) fn of(jobs: Option<u32>) -> Self {
+        Self { jobs, seed: None }
+    }
+
     pub(super) fn jobs(&self) -> u32 {
         self.jobs
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get() as u32))

@@ -14,7 +14,7 @@ use clap::{Args, ValueEnum};
 use reports::{
     event::{
         CandidateInfo, EVENT_FORMAT_VERSION, EventBody, FinishReason, Options, RunStarted, Suite,
-        UnsupportedFeature,
+        UnsupportedFeature, Verdict,
     },
     log::EventWriter,
     model::{Report, ReportBuilder},
@@ -74,7 +74,7 @@ impl Exit {
 
 /// Where worlds come from.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum Provider {
+pub(super) enum Provider {
     /// Network namespaces on this machine, with an embedded API server.
     #[default]
     Netns,
@@ -82,27 +82,27 @@ enum Provider {
 
 /// Options that `certify` and `run` share.
 #[derive(Debug, Args)]
-struct Common {
+pub(super) struct Common {
     /// `reference`, `null`, or the path of a candidate manifest.
     #[arg(long, default_value = "reference", value_name = "FILE|reference|null")]
-    candidate: String,
+    pub(super) candidate: String,
     /// Where worlds come from.
     #[arg(long, value_enum, default_value_t)]
-    provider: Provider,
+    pub(super) provider: Provider,
     /// Attempts per case.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    runs: u32,
+    pub(super) runs: u32,
     #[command(flatten)]
-    attempts: Attempts,
+    pub(super) attempts: Attempts,
     /// Directory for the event log, the reports and the evidence; must not hold an earlier run.
     #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
+    pub(super) out: Option<PathBuf>,
     /// Stop after the first attempt that fails.
     #[arg(long)]
-    fail_fast: bool,
+    pub(super) fail_fast: bool,
     /// This many flaky cases are tolerated.
     #[arg(long, default_value_t = 0, value_name = "N")]
-    flake_budget: u32,
+    pub(super) flake_budget: u32,
 }
 
 /// Certify a candidate.
@@ -169,8 +169,30 @@ fn certify(
     filter: Option<Filter>,
     color: bool,
 ) -> Result<Exit, Failed> {
-    let Provider::Netns = common.provider;
     let candidate = Candidate::load(&common.candidate)?;
+    let (exit, _) = certify_with(
+        common,
+        candidate,
+        catalogue,
+        requirements,
+        profile,
+        filter,
+        color,
+    )?;
+    Ok(exit)
+}
+
+/// Runs the cases on a candidate that was read already.
+pub(super) fn certify_with(
+    common: &Common,
+    candidate: Candidate,
+    catalogue: &Catalogue,
+    requirements: &Requirements,
+    profile: Profile,
+    filter: Option<Filter>,
+    color: bool,
+) -> Result<(Exit, Report), Failed> {
+    let Provider::Netns = common.provider;
     let filter_text = filter.as_ref().map(|_| filter_argument());
     let filter = filter.unwrap_or(Filter::All);
     let missing = machine::missing();
@@ -219,6 +241,9 @@ fn certify(
     };
     let mut builder = ReportBuilder::default();
     let mut progress = Progress::new(&started, work.len(), color);
+    if run::pause::requested() {
+        progress.plain();
+    }
     let mut record = |writer: &mut EventWriter,
                       progress: &mut Progress,
                       body: EventBody|
@@ -278,7 +303,18 @@ fn certify(
         .map_err(|error| Failed::infra(format!("no report can be made: {error}")))?;
     let files = reports::write_all(&out, &report).map_err(Failed::infra)?;
     progress.summary(&report, &files, common.flake_budget);
-    Ok(Exit::of(&report, common.flake_budget))
+    super::print(&again(&out, &report));
+    Ok((Exit::of(&report, common.flake_budget), report))
+}
+
+/// The command that shows the first failure again.
+fn again(out: &Path, report: &Report) -> String {
+    let mut attempts = report.cases.iter().flat_map(|case| &case.attempts);
+    let failed = attempts.find(|attempt| attempt.verdict == Verdict::Fail);
+    match failed.and_then(|attempt| attempt.evidence.as_deref()) {
+        Some(evidence) => format!("again: harness repro '{}'\n", out.join(evidence).display()),
+        None => String::new(),
+    }
 }
 
 /// The filter as it was typed, for the report.

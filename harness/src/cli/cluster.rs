@@ -1,5 +1,7 @@
 //! `harness cluster`: a world with a candidate in it, to look around in.
 
+use std::process::ExitStatus;
+
 use clap::{Args, Subcommand};
 
 use super::{Exit, Failed, print, runtime};
@@ -61,7 +63,6 @@ impl Up {
             let failed = |error: ClusterError| Failed::infra(error);
             let mut cluster = NetnsCluster::build(&case, &candidate, Settings::default()).await.map_err(failed)?;
             cluster.start_candidate().await.map_err(failed)?;
-            let kubeconfig = cluster.stage().api().kubeconfig("admin", cluster.api_address());
             let interactive = self.command.is_empty();
             if interactive {
                 eprintln!(
@@ -73,31 +74,7 @@ impl Up {
                 );
             }
             let argv = if interactive { vec!["/bin/sh".to_owned(), "-i".to_owned()] } else { self.command };
-            let term = std::env::var("TERM").unwrap_or_else(|_| "dumb".into());
-            let status = cluster
-                .world()
-                .shell(
-                    &self.node,
-                    netlab::ProcessSpec {
-                        argv,
-                        env: vec![
-                            ("PATH".into(), std::env::var("PATH").unwrap_or_else(|_| "/usr/sbin:/usr/bin:/sbin:/bin".into())),
-                            ("KUBECONFIG".into(), "/run/kubeconfig".into()),
-                            ("HOME".into(), "/tmp".into()),
-                            ("TERM".into(), term),
-                            ("PS1".into(), format!("{} # ", self.node)),
-                        ],
-                        files: vec![netlab::FileSpec {
-                            path: "/run/kubeconfig".into(),
-                            content: kubeconfig.into_bytes(),
-                            mode: 0o600,
-                        }],
-                        cwd: Some("/tmp".into()),
-                        exe: None,
-                    },
-                )
-                .await
-                .map_err(Failed::infra);
+            let status = shell(&cluster, &self.node, argv).await.map_err(Failed::infra);
             cluster.shutdown().await;
             let status = status?;
             if !interactive && !status.success() {
@@ -107,4 +84,38 @@ impl Up {
             Ok(Exit::Ok)
         })
     }
+}
+
+/// Runs a command on a node, on this process's terminal, with what somebody who looks around needs.
+pub(super) async fn shell(
+    cluster: &NetnsCluster,
+    node: &str,
+    argv: Vec<String>,
+) -> Result<ExitStatus, netlab::WorldError> {
+    let variable = |name: &str, default: &str| {
+        let value = std::env::var(name).unwrap_or_else(|_| default.to_owned());
+        (name.to_owned(), value)
+    };
+    let kubeconfig = cluster
+        .stage()
+        .api()
+        .kubeconfig("admin", cluster.api_address());
+    let spec = netlab::ProcessSpec {
+        argv,
+        env: vec![
+            variable("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+            variable("TERM", "dumb"),
+            ("KUBECONFIG".into(), "/run/kubeconfig".into()),
+            ("HOME".into(), "/tmp".into()),
+            ("PS1".into(), format!("{node} # ")),
+        ],
+        files: vec![netlab::FileSpec {
+            path: "/run/kubeconfig".into(),
+            content: kubeconfig.into_bytes(),
+            mode: 0o600,
+        }],
+        cwd: Some("/tmp".into()),
+        exe: None,
+    };
+    cluster.world().shell(node, spec).await
 }

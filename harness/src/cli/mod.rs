@@ -12,7 +12,9 @@ mod explain;
 mod interrupt;
 mod list;
 pub mod machine;
+mod pause;
 mod progress;
+mod repro;
 mod schema;
 mod selftest;
 
@@ -42,6 +44,8 @@ enum Command {
     Certify(certify::Certify),
     /// Run scenario documents from disk, such as a repro.
     Run(certify::Run),
+    /// Rerun the evidence of an earlier failure.
+    Repro(repro::ReproCommand),
     /// List the cases of the catalogue.
     List(list::List),
     /// Explain a requirement, a scenario, a case, a bug or an upstream spec.
@@ -86,6 +90,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Command::Bench(command) => command.run(),
         Command::Certify(command) => command.run(color),
         Command::Run(command) => command.run(color),
+        Command::Repro(command) => command.run(color),
         Command::List(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::Coverage(command) => command.run(),

@@ -78,6 +78,13 @@ impl Progress {
         progress
     }
 
+    /// No bar: somebody else uses the terminal meanwhile.
+    pub fn plain(&mut self) {
+        self.bar.disable_steady_tick();
+        self.bar.set_draw_target(ProgressDrawTarget::hidden());
+        self.terminal = false;
+    }
+
     /// Shows an event.
     pub fn event(&mut self, body: &EventBody) {
         match body {

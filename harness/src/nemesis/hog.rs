@@ -99,7 +99,11 @@ fn cpu(threads: usize) -> io::Result<Used> {
 fn memory(bytes: usize) -> io::Result<Used> {
     let mut held: Vec<u8> = Vec::new();
     held.try_reserve_exact(bytes).map_err(io::Error::other)?;
-    held.resize(bytes, 1);
+    // By the megabyte, so that it is quick in a debug build, too.
+    let part = vec![1; 1 << 20];
+    while held.len() < bytes {
+        held.extend_from_slice(&part[..part.len().min(bytes - held.len())]);
+    }
     let (began, before) = ready()?;
     let mut least = resident_bytes();
     let mut turn = 1_u8;

@@ -17,6 +17,8 @@ use super::{
     attempt::{Attempt, Stop},
     evidence,
     findings::{Findings, Sink},
+    pause,
+    repro::Repro,
 };
 use crate::{candidate::Candidate, cluster::Settings, scenario::Case};
 
@@ -131,7 +133,13 @@ async fn one(
         slots,
     ));
     let abort = task.abort_handle();
-    let mut result = match tokio::time::timeout(HUNG, task).await {
+    // Somebody who looks at a paused attempt may take as long as they want.
+    let hung = if pause::requested() {
+        Duration::MAX
+    } else {
+        HUNG
+    };
+    let mut result = match tokio::time::timeout(hung, task).await {
         Ok(Ok(result)) => return result,
         Ok(Err(panic)) => AttemptFinished {
             verdict: Verdict::Infra,
@@ -214,7 +222,15 @@ pub async fn run_once(
             }
             if let (true, Some(out)) = (attempt.findings.is_over(), &out) {
                 let directory = evidence::directory(&case.key.id, attempt_number);
-                match attempt.write_evidence(&out.join(&directory)).await {
+                let directory_of_it = out.join(&directory);
+                let written = attempt
+                    .write_evidence(&directory_of_it)
+                    .await
+                    .and_then(|()| {
+                        let which = (case.key.id.as_str(), attempt_number, seed);
+                        Repro::write(&directory_of_it, &candidate, which)
+                    });
+                match written {
                     Ok(()) => result.evidence = Some(directory.display().to_string()),
                     Err(error) => {
                         let case = &case.key.id;
@@ -231,6 +247,9 @@ pub async fn run_once(
                     }
                 }
             }
+            let evidence = out.iter().zip(&result.evidence).next();
+            let evidence = evidence.map(|(out, directory)| out.join(directory));
+            attempt.pause(evidence.as_deref()).await;
             let Attempt {
                 cluster, findings, ..
             } = attempt;

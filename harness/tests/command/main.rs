@@ -9,6 +9,7 @@ mod diff;
 mod documents;
 mod ending;
 mod nemeses;
+mod repro;
 mod support;
 mod tools;
 mod usage;

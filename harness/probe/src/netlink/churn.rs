@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::route;
+use super::{Netlink, route};
 use crate::proto::{Churn, Churned};
 
 /// A churn that runs.
@@ -46,7 +46,7 @@ impl Counts {
     }
 }
 
-/// Starts a churn: a thread per kind of change, and one that dumps.
+/// Starts a churn: a thread per kind of change, and one that dumps. Blocks until all links are there.
 pub(crate) fn start(churn: &Churn) -> anyhow::Result<Running> {
     let counts = Arc::new(Counts::default());
     let pause = Duration::from_micros(churn.pause_us.into());
@@ -62,6 +62,7 @@ pub(crate) fn start(churn: &Churn) -> anyhow::Result<Running> {
             .context("cannot start a thread")
     };
     if links > 0 {
+        fill_links(&counts, links)?;
         let counts = counts.clone();
         running.threads.push(spawn(
             "churn-links",
@@ -102,38 +103,55 @@ impl Running {
     }
 }
 
-/// Keeps `count` pairs with two addresses each (from 192.0.2.0/24 and 2001:db8:dead::/64, documentation ranges) and replaces the oldest again and again.
+/// Replaces one of the pairs: `slot` tells which.
+fn replace_link(netlink: &mut Netlink, counts: &Counts, slot: u32) -> anyhow::Result<()> {
+    let (name, peer) = (format!("churn{slot}a"), format!("churn{slot}b"));
+    route::link_del(netlink, &name).context("cannot delete a veth pair")?;
+    route::veth_add(netlink, &name, &peer).context("cannot make a veth pair")?;
+    let index = route::index_of(&name)?;
+    let v4 = IpAddr::V4(Ipv4Addr::new(192, 0, 2, (slot % 254 + 1) as u8));
+    let v6 = format!("2001:db8:dead::{:x}", slot + 1).parse::<IpAddr>()?;
+    for (address, length) in [(v4, 32), (v6, 128)] {
+        route::address_add_at_once(netlink, index, address, length)
+            .context("cannot add an address")?;
+    }
+    counts.links.fetch_add(1, Ordering::Relaxed);
+    counts.addresses.fetch_add(2, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Makes `count` pairs with two addresses each (from 192.0.2.0/24 and 2001:db8:dead::/64, documentation ranges): dumps are long, and can be
+/// interrupted, from the beginning.
+fn fill_links(counts: &Counts, count: u32) -> anyhow::Result<()> {
+    let mut netlink = route::open()?;
+    let made = (0..count).try_for_each(|slot| replace_link(&mut netlink, counts, slot));
+    if made.is_err() {
+        remove_links(&mut netlink, count)?;
+    }
+    made
+}
+
+/// Replaces the oldest of `count` pairs again and again, and removes all of them at the end.
 fn churn_links(counts: &Counts, count: u32, pause: Duration) -> anyhow::Result<()> {
     let mut netlink = route::open()?;
     let mut slot = 0;
     let result = loop {
-        let (name, peer) = (format!("churn{slot}a"), format!("churn{slot}b"));
-        let mut replace = || -> anyhow::Result<()> {
-            route::link_del(&mut netlink, &name).context("cannot delete a veth pair")?;
-            route::veth_add(&mut netlink, &name, &peer).context("cannot make a veth pair")?;
-            let index = route::index_of(&name)?;
-            let v4 = IpAddr::V4(Ipv4Addr::new(192, 0, 2, (slot % 254 + 1) as u8));
-            route::address_add_at_once(&mut netlink, index, v4, 32)
-                .context("cannot add an address")?;
-            let v6 = format!("2001:db8:dead::{:x}", slot + 1).parse::<IpAddr>()?;
-            route::address_add_at_once(&mut netlink, index, v6, 128)
-                .context("cannot add an address")
-        };
-        if let Err(e) = replace() {
+        if let Err(e) = replace_link(&mut netlink, counts, slot) {
             break Err(e);
         }
-        counts.links.fetch_add(1, Ordering::Relaxed);
-        counts.addresses.fetch_add(2, Ordering::Relaxed);
         slot = (slot + 1) % count;
         if !counts.pause(pause) {
             break Ok(());
         }
     };
-    for slot in 0..count {
-        route::link_del(&mut netlink, &format!("churn{slot}a"))
-            .context("cannot delete a veth pair")?;
-    }
+    remove_links(&mut netlink, count)?;
     result
+}
+
+fn remove_links(netlink: &mut Netlink, count: u32) -> anyhow::Result<()> {
+    (0..count).try_for_each(|slot| {
+        route::link_del(netlink, &format!("churn{slot}a")).context("cannot delete a veth pair")
+    })
 }
 
 /// Keeps up to `count` addresses on `lo` (from 198.18.0.0/15, the benchmark range) and replaces the oldest again and again.
