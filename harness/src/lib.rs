@@ -2,7 +2,8 @@
 //!
 //! The command is in [`cli`]; what it stands on, from top to bottom: [`plan`] (which cases), [`run`] (attempts, verdicts,
 //! the event log), [`scenario`] (documents), [`cluster`] (worlds with a candidate in them) and [`candidate`] (manifests).
-//! Beside them: [`coverage`] (what the catalogue stands for), [`diff`] (two candidates compared) and [`nemesis`] (what goes wrong meanwhile).
+//! Beside them: [`soak`] (the cases for hours), [`coverage`] (what the catalogue stands for), [`diff`] (two candidates compared) and
+//! [`nemesis`] (what goes wrong meanwhile).
 
 pub mod bench;
 pub mod candidate;
@@ -16,5 +17,6 @@ mod roles;
 pub mod run;
 pub mod scenario;
 pub mod selftest;
+pub mod soak;
 
 pub use roles::dispatch;

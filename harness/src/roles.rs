@@ -2,8 +2,8 @@
 
 use std::{ffi::OsString, process::ExitCode};
 
-/// Takes the part that the first argument names: the first process of a world, the bundled reference proxy, a nemesis of the machine, or the
-/// client of a benchmark. `None` when it names none of these, so that the caller is what it says it is.
+/// Takes the part that the first argument names: the first process of a world, the bundled reference proxy, the client of a
+/// benchmark, a nemesis of the machine, or a soak's burden on it. `None` when it names none of these, so that the caller is what it says it is.
 ///
 /// Every binary that builds worlds calls this first thing in `main`: a world needs a process without threads, and the
 /// reference candidate is started from the running binary.
@@ -26,6 +26,7 @@ pub fn dispatch(args: &[OsString]) -> Option<ExitCode> {
             Some(crate::nemesis::hog_main(&rest))
         }
         crate::bench::WATCHER => Some(crate::bench::watcher_main()),
+        crate::soak::BURDEN => Some(crate::soak::burden_main(&args[2..])),
         _ => None,
     }
 }

@@ -11,8 +11,13 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::sequential::Claim;
+use crate::shard::Shard;
+
 /// Version of the log format written by this crate; readers accept this one and lower ones.
-pub const EVENT_FORMAT_VERSION: u32 = 1;
+///
+/// 2 added `runResumed`, after which attempts may start again and a run that ended may go on.
+pub const EVENT_FORMAT_VERSION: u32 = 2;
 
 /// One line of the log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -40,6 +45,9 @@ pub struct Event {
 pub enum EventBody {
     /// Always the first event, exactly once: what will be run, on what, by what.
     RunStarted(RunStarted),
+    /// The run goes on after its process ended, in whatever way. Attempts that had started and not finished are void: what the
+    /// log says of them counts for nothing, and they are made again under the same numbers and with the same seeds.
+    RunResumed(RunResumed),
     /// A world for one attempt of one case is about to be built.
     AttemptStarted {
         /// Id of the case.
@@ -48,6 +56,12 @@ pub enum EventBody {
         attempt: u32,
         /// Seed from which everything random in this attempt is derived.
         seed: u64,
+        /// What made life harder for it, with the dose, such as `cpu: 2 busy loops`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stress: Option<String>,
+        /// In what its world differs from the one of the document, such as `one more node`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        shape: Option<String>,
     },
     /// One step of the scenario ended.
     StepFinished {
@@ -94,7 +108,7 @@ pub enum EventBody {
     },
     /// An attempt ended, in whatever way.
     AttemptFinished(AttemptFinished),
-    /// Always the last event; a log without it comes from a run that was killed.
+    /// The last event, unless the run is resumed later; a log without it comes from a run that was killed.
     RunFinished {
         /// Why the run ended.
         reason: FinishReason,
@@ -108,7 +122,9 @@ impl EventBody {
     /// The case and attempt that the event belongs to; `None` for events of the run as a whole.
     pub fn attempt(&self) -> Option<(&str, u32)> {
         match self {
-            EventBody::RunStarted(_) | EventBody::RunFinished { .. } => None,
+            EventBody::RunStarted(_) | EventBody::RunResumed(_) | EventBody::RunFinished { .. } => {
+                None
+            }
             EventBody::AttemptStarted { case, attempt, .. }
             | EventBody::StepFinished { case, attempt, .. }
             | EventBody::Measured { case, attempt, .. }
@@ -136,10 +152,41 @@ pub struct RunStarted {
     pub machine: Machine,
     /// The options of the run that change what it says.
     pub options: Options,
+    /// What the run needs to find again if it is resumed; absent where it cannot be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invocation: Option<Invocation>,
     /// Every case of the plan, also those that will be skipped.
     pub cases: Vec<PlannedCase>,
     /// Every requirement of the catalogue, also those that no planned case covers.
     pub requirements: Vec<RequirementInfo>,
+}
+
+/// The run goes on in another process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RunResumed {
+    /// The machine that it goes on on; after a reboot its kernel may be another one.
+    pub machine: Machine,
+    /// Worlds at a time from here on.
+    pub jobs: u32,
+    /// Bytes of a torn last line that were cut off the log.
+    #[serde(default)]
+    pub torn_bytes: u64,
+}
+
+/// How the run was called, as far as its options do not say it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Invocation {
+    /// The command, such as `certify`.
+    pub command: String,
+    /// The candidate as it was named; the path of a manifest is absolute.
+    pub candidate: String,
+    /// Digest of the candidate's manifest, as `algorithm:hex`.
+    pub manifest_digest: String,
+    /// Absolute paths of scenario documents, where the embedded catalogue was not used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
 }
 
 /// The suite that ran.
@@ -205,7 +252,7 @@ pub struct Machine {
 }
 
 /// The options of a run that change what it says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Options {
     /// The profile: `core`, `extended` or `all`.
@@ -213,7 +260,7 @@ pub struct Options {
     /// The filter expression, where one was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<String>,
-    /// Attempts per case.
+    /// Attempts per case: as many as this, or at most as many where the run ends when a claim is decided. 0 where neither is said.
     pub runs: u32,
     /// Worlds at a time.
     pub jobs: u32,
@@ -225,6 +272,31 @@ pub struct Options {
     /// Whether the run stops at the first failure.
     #[serde(default)]
     pub fail_fast: bool,
+    /// How it is decided which attempts are made.
+    #[serde(default)]
+    pub mode: Mode,
+    /// Each case is repeated until this is proven or refuted for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_confidence: Option<Claim>,
+    /// The run ends after so many milliseconds, those before it was resumed included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub for_ms: Option<u64>,
+    /// The part of the attempts that this run makes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<Shard>,
+}
+
+/// How it is decided which attempts a run makes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Mode {
+    /// Every case as often as every other, or until a claim about it is decided.
+    #[default]
+    Certify,
+    /// Every case again and again.
+    Stress,
+    /// Cases by what is least certain and most suspicious, under changing conditions.
+    Soak,
 }
 
 /// A case of the plan.
@@ -307,6 +379,18 @@ pub struct AttemptFinished {
     /// How many of them expected traffic to arrive (a positive control, not an absence).
     #[serde(default)]
     pub positive_checks: u64,
+}
+
+impl AttemptFinished {
+    /// The verdict that counts. A pass has to be earned, whatever the log calls it: with a failure it is none, and one that asserted
+    /// nothing says nothing about the candidate.
+    pub fn judged(&self) -> Verdict {
+        match self.verdict {
+            Verdict::Pass if !self.failures.is_empty() => Verdict::Fail,
+            Verdict::Pass if self.checks == 0 => Verdict::Infra,
+            verdict => verdict,
+        }
+    }
 }
 
 /// One assertion that did not hold.

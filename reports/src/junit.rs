@@ -15,6 +15,9 @@ use crate::event::{Failure, Verdict};
 use crate::model::{Attempt, CaseResult, CaseVerdict, Conclusion, Report};
 use crate::text::{one_line, visible};
 
+/// Attempts of one case that are told one by one; CI systems choke on thousands. `report.json` has them all.
+const MAX_ATTEMPTS: usize = 100;
+
 /// The report as a JUnit document.
 pub fn render(report: &Report) -> String {
     let mut document = Document::new(xml(&format!("certify {}", report.candidate.name)));
@@ -22,7 +25,8 @@ pub fn render(report: &Report) -> String {
     for area in &report.areas {
         let mut suite = suite(report, &area.name);
         let mut time = 0.0;
-        for case in report.cases.iter().filter(|case| case.area == area.name) {
+        let here = |case: &&CaseResult| case.area == area.name && !report.is_elsewhere(case);
+        for case in report.cases.iter().filter(here) {
             time += case.duration_ms();
             suite.add_test_case(test_case(report, case));
         }
@@ -105,6 +109,11 @@ fn test_case(report: &Report, case: &CaseResult) -> TestCase {
             rate.failed, rate.of, rate.rate, rate.low, rate.high
         );
         test.add_property(property("failure-rate", &value));
+        let bound = format!("{:.6}", rate.upper_bound);
+        test.add_property(property("failure-rate-upper-bound", &bound));
+    }
+    if let Some(claim) = &case.claim {
+        test.add_property(property("claim", &claim.to_string()));
     }
     if let Some(convergence) = case.convergence_ms {
         for (name, value) in [
@@ -122,6 +131,7 @@ fn test_case(report: &Report, case: &CaseResult) -> TestCase {
         .iter()
         .filter_map(|attempt| Some((attempt.attempt, attempt.evidence.as_ref()?)))
         .map(|(number, path)| format!("evidence of attempt {number}: {path}"))
+        .take(MAX_ATTEMPTS)
         .collect();
     if !evidence.is_empty() {
         test.set_system_out(xml_lines(&evidence.join("\n")));
@@ -134,6 +144,7 @@ fn status(report: &Report, case: &CaseResult) -> TestCaseStatus {
         CaseVerdict::Pass => TestCaseStatus::success(),
         CaseVerdict::Flaky => {
             let failed = case.attempts_with(Verdict::Fail).map(rerun);
+            let failed = failed.take(MAX_ATTEMPTS);
             let mut status = if report.flakes_tolerated() {
                 TestCaseStatus::success()
             } else {
@@ -158,6 +169,14 @@ fn status(report: &Report, case: &CaseResult) -> TestCaseStatus {
                 return status;
             }
             first_and_reruns(status, case, Verdict::Infra)
+        }
+        CaseVerdict::Undecided => {
+            let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
+            status.set_type("undecided");
+            if let Some(claim) = &case.claim {
+                status.set_message(xml(&claim.to_string()));
+            }
+            status
         }
         CaseVerdict::Skip => {
             let mut status = TestCaseStatus::skipped();
@@ -189,7 +208,7 @@ fn first_and_reruns(
         status.set_message(message);
         status.set_description(description);
     }
-    status.add_reruns(attempts.map(rerun));
+    status.add_reruns(attempts.map(rerun).take(MAX_ATTEMPTS));
     status
 }
 
@@ -255,7 +274,11 @@ fn failure_text(failure: &Failure) -> String {
 fn flaky_message(case: &CaseResult) -> String {
     let failed = case.attempts_with(Verdict::Fail).count();
     let passed = case.attempts_with(Verdict::Pass).count();
-    format!("flaky: {failed} of {} attempts failed", failed + passed)
+    let mut message = format!("flaky: {failed} of {} attempts failed", failed + passed);
+    if let Some(claim) = &case.claim {
+        message.push_str(&format!("; {claim}"));
+    }
+    message
 }
 
 fn property(name: &str, value: &str) -> Property {

@@ -8,6 +8,7 @@
 //! The crate knows nothing of the harness: it owns the types of the event log and of the report, and everything after the
 //! log is a pure function.
 
+pub mod directory;
 pub mod event;
 pub mod json;
 pub mod junit;
@@ -15,10 +16,13 @@ pub mod log;
 pub mod markdown;
 pub mod model;
 pub mod schema;
+pub mod sequential;
+pub mod shard;
+pub mod status;
 pub mod text;
 mod write;
 
 pub use event::{Event, EventBody};
 pub use log::EventWriter;
 pub use model::{Conclusion, Report, ReportBuilder};
-pub use write::{WriteError, write_all};
+pub use write::{WriteError, replace, write_all};

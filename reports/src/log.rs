@@ -50,7 +50,7 @@ pub enum LogError {
         /// The field.
         field: &'static str,
     },
-    /// The log could not be made durable at the end.
+    /// The log could not be made durable.
     #[error("sync event log {path:?}: {source}")]
     Sync {
         /// The log.
@@ -137,6 +137,33 @@ impl EventWriter {
         }
     }
 
+    /// Goes on with a log that was read to its end. What is left of a torn last line is cut off; a last line that lacks nothing
+    /// but its newline gets it.
+    ///
+    /// # Errors
+    /// [`LogError::Open`] when the file cannot be opened, [`LogError::Sync`] when its end cannot be put in order.
+    pub fn resume(end: &LogEnd) -> Result<Self, LogError> {
+        let path = end.path.clone();
+        let mut file = match OpenOptions::new().append(true).open(&path) {
+            Ok(file) => file,
+            Err(source) => return Err(LogError::Open { path, source }),
+        };
+        let mut stored = end.whole_bytes;
+        let repaired = file.set_len(stored).and_then(|()| {
+            if end.unended {
+                stored += 1;
+                Write::write_all(&mut file, b"\n")?;
+            }
+            file.sync_all()
+        });
+        if let Err(source) = repaired {
+            return Err(LogError::Sync { path, source });
+        }
+        let mut writer = Self::over(path, Box::new(file));
+        (writer.stored, writer.next_seq) = (stored, end.next_seq);
+        Ok(writer)
+    }
+
     fn over(path: PathBuf, sink: Box<dyn Sink>) -> Self {
         Self {
             path,
@@ -145,6 +172,18 @@ impl EventWriter {
             next_seq: 0,
             failed: None,
         }
+    }
+
+    /// Makes what was appended so far durable, so that it is there after a power failure too.
+    ///
+    /// # Errors
+    /// [`LogError::Sync`] when the system cannot promise that the log is on the disk.
+    pub fn sync(&mut self) -> Result<(), LogError> {
+        let synced = self.sink.sync();
+        synced.map_err(|source| LogError::Sync {
+            path: self.path.clone(),
+            source,
+        })
     }
 
     /// Appends one event and hands it to the system before returning it with its number and time.
@@ -203,11 +242,7 @@ impl EventWriter {
     /// # Errors
     /// [`LogError::Sync`] when the system cannot promise that the log is on the disk.
     pub fn finish(mut self) -> Result<(), LogError> {
-        let synced = self.sink.sync();
-        synced.map_err(|source| LogError::Sync {
-            path: self.path,
-            source,
-        })
+        self.sync()
     }
 }
 
@@ -225,6 +260,7 @@ fn not_finite(body: &EventBody) -> Option<&'static str> {
         EventBody::AttemptFinished(finished) => field("durationMs", finished.duration_ms)
             .or_else(|| field("convergenceMs", finished.convergence_ms.unwrap_or(0.0))),
         EventBody::RunStarted(_)
+        | EventBody::RunResumed(_)
         | EventBody::AttemptStarted { .. }
         | EventBody::Characteristic { .. }
         | EventBody::RunFinished { .. } => None,
@@ -243,23 +279,43 @@ pub fn read(path: impl AsRef<Path>) -> Result<EventReader, LogError> {
     }
 }
 
+/// Where a log that was read ends, for going on with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogEnd {
+    path: PathBuf,
+    /// Bytes of whole events, with their newlines.
+    whole_bytes: u64,
+    /// Whether the last event lacks its newline.
+    unended: bool,
+    /// Bytes behind them that make no event.
+    pub torn_bytes: u64,
+    next_seq: u64,
+}
+
 /// The events of a log, one after the other; ends after the first error.
 pub struct EventReader {
     path: PathBuf,
     input: Box<dyn BufRead + Send>,
     line: u64,
     done: bool,
-    truncated: bool,
+    end: LogEnd,
 }
 
 impl EventReader {
     fn over(path: PathBuf, input: Box<dyn BufRead + Send>) -> Self {
+        let end = LogEnd {
+            path: path.clone(),
+            whole_bytes: 0,
+            unended: false,
+            torn_bytes: 0,
+            next_seq: 0,
+        };
         Self {
             path,
             input,
             line: 0,
             done: false,
-            truncated: false,
+            end,
         }
     }
 
@@ -270,7 +326,12 @@ impl EventReader {
 
     /// Whether the log ended in the middle of a line, as one does whose writer was killed. Known once the iterator ended.
     pub fn truncated(&self) -> bool {
-        self.truncated
+        self.end.torn_bytes > 0
+    }
+
+    /// Where the log ends; the end of the file once the iterator ended without an error.
+    pub fn end(&self) -> &LogEnd {
+        &self.end
     }
 
     fn next_line(&mut self) -> Result<Option<Event>, LogError> {
@@ -296,13 +357,20 @@ impl EventReader {
                     line: self.line,
                 });
             }
+            let length = bytes.len() as u64;
             if whole && bytes.trim_ascii().is_empty() {
+                self.end.whole_bytes += length;
                 continue;
             }
             return match parse(&bytes) {
-                Ok(event) => Ok(Some(event)),
+                Ok(event) => {
+                    self.end.whole_bytes += length;
+                    self.end.unended = !whole;
+                    self.end.next_seq = self.end.next_seq.max(event.seq + 1);
+                    Ok(Some(event))
+                }
                 Err(_) if !whole => {
-                    self.truncated = true;
+                    self.end.torn_bytes = length;
                     Ok(None)
                 }
                 Err(source) => Err(LogError::Parse {
@@ -495,6 +563,38 @@ mod tests {
             // Without its newline the last event is whole, and counts; with no byte of it there is nothing to report.
             assert_eq!(events.len(), if cut == bytes.len() - 1 { 2 } else { 1 });
             assert_eq!(reader.truncated(), cut != first && cut != bytes.len() - 1);
+        }
+    }
+
+    #[test]
+    fn a_log_goes_on_wherever_it_was_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE_NAME);
+        let mut writer = EventWriter::create(&path).unwrap();
+        writer.append(measured(1.0)).unwrap();
+        let second = writer.append(measured(2.0)).unwrap();
+        drop(writer);
+        let bytes = std::fs::read(&path).unwrap();
+        let first = bytes.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+        for cut in first..=bytes.len() {
+            // A disk that lost power may leave zeros where the rest of a line would be.
+            for tail in [&b""[..], b"\0\0\0"] {
+                std::fs::write(&path, [&bytes[..cut], tail].concat()).unwrap();
+                let mut reader = read(&path).unwrap();
+                let kept = reader.by_ref().map(Result::unwrap).count();
+                let mut writer = EventWriter::resume(reader.end()).unwrap();
+                let next = writer.append(finished()).unwrap();
+                writer.finish().unwrap();
+                let mut reader = read(&path).unwrap();
+                let events: Vec<Event> = reader.by_ref().map(Result::unwrap).collect();
+                assert!(!reader.truncated(), "cut at {cut}");
+                assert_eq!(events.len(), kept + 1, "cut at {cut}");
+                assert_eq!(events.last(), Some(&next));
+                let numbers: Vec<u64> = events.iter().map(|event| event.seq).collect();
+                assert_eq!(numbers, (0..=kept as u64).collect::<Vec<_>>());
+                let whole = cut == bytes.len() || (cut + 1 == bytes.len() && tail.is_empty());
+                assert_eq!(events.contains(&second), whole, "cut at {cut}");
+            }
         }
     }
 

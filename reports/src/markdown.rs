@@ -5,11 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::event::{Failure, Verdict};
+use crate::event::{Failure, Mode, Options, Verdict};
 use crate::model::{
     Attempt, CaseResult, CaseVerdict, Conclusion, Counts, Distribution, FailureGroup, GroupSummary,
-    Rate, Report,
+    Measurement, Rate, Report,
 };
+use crate::sequential::Decision;
 use crate::text::{one_line, shortened};
 
 /// The rendered report is never longer than this many bytes; GitHub's limit for a comment is 65,536 characters.
@@ -72,6 +73,16 @@ pub fn render(report: &Report) -> String {
             "",
         );
     }
+    let undecided = report.cases_with(CaseVerdict::Undecided).map(|case| {
+        let claim = case.claim.as_ref().map(ToString::to_string);
+        let rate = case.failure_rate.map_or(String::new(), |rate| rate.words());
+        format!(
+            "- {}: {} ({rate})\n",
+            code(&case.id),
+            prose(&claim.unwrap_or_default())
+        )
+    });
+    page.section(3_000, "## Undecided\n\n", undecided, "");
     let infra = report.cases_with(CaseVerdict::Infra).map(infra_case);
     page.section(3_000, "## Infrastructure trouble\n\n", infra, "");
     let violated = report.requirements.iter().filter(|requirement| {
@@ -107,6 +118,14 @@ pub fn render(report: &Report) -> String {
         warnings,
     );
 
+    page.folded(
+        4_000,
+        "How sure: cases by what their attempts still allow",
+        certainty(report).into_iter(),
+    );
+    let values = report.measurements.iter().map(measurement_row);
+    page.section(4_000, MEASURED_HEAD, values, "\n</details>\n");
+
     let cases = &report.totals.cases;
     let skipped = report.cases_with(CaseVerdict::Skip).map(|case| {
         let (kind, reason) = match &case.skip {
@@ -116,10 +135,13 @@ pub fn render(report: &Report) -> String {
         format!("- {}: {kind}: {reason}\n", code(&case.id))
     });
     page.folded(3_000, &format!("Skipped ({})", cases.skip), skipped);
-    let not_run = report
+    let not_run: Vec<String> = report
         .cases_with(CaseVerdict::NotRun)
-        .map(|case| format!("- {}\n", code(&case.id)));
-    page.folded(3_000, &format!("Not run ({})", cases.not_run), not_run);
+        .filter(|case| !report.is_elsewhere(case))
+        .map(|case| format!("- {}\n", code(&case.id)))
+        .collect();
+    let title = format!("Not run ({})", not_run.len());
+    page.folded(3_000, &title, not_run.into_iter());
     let characteristics = report.characteristics.iter().flat_map(|choice| {
         choice.values.iter().map(|observed| {
             format!(
@@ -188,6 +210,7 @@ impl Page {
 fn heading(report: &Report) -> String {
     let mark = match report.conclusion {
         Conclusion::Conformant => "✅",
+        Conclusion::ShardPassed => "🧩",
         Conclusion::NotConformant => "❌",
         Conclusion::Flaky => "🎲",
         Conclusion::Infra => "⚠️",
@@ -219,6 +242,36 @@ fn summary(report: &Report) -> String {
             "Flaky cases are within the flake budget of {budget}.\n"
         ));
     }
+    if let Some(shard) = report.options.shard {
+        let elsewhere = report.cases.iter().filter(|case| report.is_elsewhere(case));
+        text.push_str(&format!(
+            "\nThis is shard {shard}: {} of the plan belong to other shards, and only all shards together show conformance.\n",
+            plural(elsewhere.count() as u64, "case")
+        ));
+    }
+    if let Some(claim) = report.options.until_confidence {
+        let decided = |decision| {
+            let claims = report.cases.iter().filter_map(|case| case.claim.as_ref());
+            claims.filter(|claim| claim.decision == decision).count()
+        };
+        text.push_str(&format!(
+            "\n{} is proven for {}, refuted for {}, undecided for {}.\n",
+            prose(&claim.to_string()),
+            plural(decided(Decision::Proven) as u64, "case"),
+            decided(Decision::Refuted),
+            decided(Decision::Open)
+        ));
+    }
+    if !report.resumed.is_empty() {
+        text.push_str(&format!(
+            "\nThe run was resumed {}; {} void and were made again.\n",
+            times(report.resumed.len()),
+            match report.void_attempts() {
+                1 => "1 attempt was".to_owned(),
+                count => format!("{count} attempts were"),
+            }
+        ));
+    }
     text
 }
 
@@ -242,8 +295,8 @@ fn counted(counts: &Counts) -> String {
 }
 
 const TABLE_HEAD: &str = "\
-| | Area | Pass | Fail | Flaky | Infra | Skip | Not run | Convergence p50 / p99 |
-|---|---|--:|--:|--:|--:|--:|--:|--:|
+| | Area | Pass | Fail | Flaky | Infra | Undecided | Skip | Not run | Convergence p50 / p99 |
+|---|---|--:|--:|--:|--:|--:|--:|--:|--:|
 ";
 
 fn area_row(area: &GroupSummary) -> String {
@@ -261,6 +314,66 @@ fn area_row(area: &GroupSummary) -> String {
         prose(&area.name),
         counts.join(" | ")
     )
+}
+
+const MEASURED_HEAD: &str = "\
+<details><summary>What was measured</summary>
+
+| | Unit | Values | p50 | p90 | p99 | max |
+|---|---|--:|--:|--:|--:|--:|
+";
+
+fn measurement_row(measured: &Measurement) -> String {
+    let values = &measured.values;
+    format!(
+        "| {} | {} | {} | {} | {} | {} | {} |\n",
+        prose(&measured.name),
+        prose(&measured.unit),
+        values.count,
+        number(values.p50),
+        number(values.p90),
+        number(values.p99),
+        number(values.max)
+    )
+}
+
+/// A measured number with the digits that mean something.
+fn number(value: f64) -> String {
+    match value.abs() {
+        size if size >= 100.0 => format!("{value:.0}"),
+        size if size >= 1.0 => format!("{}", (value * 10.0).round() / 10.0),
+        _ => format!("{}", (value * 1000.0).round() / 1000.0),
+    }
+}
+
+/// Where each case was repeated: what its attempts still allow, the least certain ones first.
+fn certainty(report: &Report) -> Vec<String> {
+    let mut rated: Vec<(&CaseResult, Rate)> = report
+        .cases
+        .iter()
+        .filter_map(|case| Some((case, case.failure_rate?)))
+        .collect();
+    if rated.iter().all(|(_, rate)| rate.of < 2) {
+        return Vec::new();
+    }
+    // Stable: equally uncertain ones stay in the order of the plan.
+    rated.sort_by(|(_, a), (_, b)| b.upper_bound.total_cmp(&a.upper_bound));
+    let line = |(case, rate): (&CaseResult, Rate)| {
+        let claim = match &case.claim {
+            Some(claim) => format!("; {}", prose(&claim.to_string())),
+            None => String::new(),
+        };
+        format!("- {}: {}{claim}\n", code(&case.id), rate.words())
+    };
+    rated.into_iter().map(line).collect()
+}
+
+fn times(count: usize) -> String {
+    match count {
+        1 => "once".to_owned(),
+        2 => "twice".to_owned(),
+        _ => format!("{count} times"),
+    }
 }
 
 const CAUSES_HEAD: &str = "\
@@ -286,7 +399,7 @@ fn mark(verdict: CaseVerdict) -> &'static str {
         CaseVerdict::Pass => "✅",
         CaseVerdict::Fail => "❌",
         CaseVerdict::Flaky => "🎲",
-        CaseVerdict::Infra => "⚠️",
+        CaseVerdict::Infra | CaseVerdict::Undecided => "⚠️",
         CaseVerdict::Skip | CaseVerdict::NotRun => "⚪",
     }
 }
@@ -357,6 +470,9 @@ fn attempt_words(attempt: &Attempt) -> String {
 }
 
 fn rate_words(rate: Rate) -> String {
+    if rate.failed == 0 {
+        return format!("Failed {}", rate.words());
+    }
     format!(
         "Failed {} of {} ({:.1} %, 95 % interval {:.1} to {:.1} %)",
         rate.failed,
@@ -407,8 +523,11 @@ fn about(report: &Report) -> Vec<String> {
         (
             "Options",
             format!(
-                "runs {}, jobs {}, seed {}, flake budget {}",
-                options.runs, options.jobs, options.seed, options.flake_budget
+                "{}, jobs {}, seed {}, flake budget {}",
+                repetition(options),
+                options.jobs,
+                options.seed,
+                options.flake_budget
             ),
         ),
     ];
@@ -429,6 +548,24 @@ fn about(report: &Report) -> Vec<String> {
     }
     let line = |(name, value): (&str, String)| format!("- {name}: {value}\n");
     lines.into_iter().map(line).collect()
+}
+
+/// How often attempts are made.
+fn repetition(options: &Options) -> String {
+    let mut words = match (options.mode, options.runs) {
+        (Mode::Certify, 0) => Vec::new(),
+        (Mode::Certify, runs) => vec![format!("runs {runs}")],
+        (Mode::Stress, 0) => vec!["stress".to_owned()],
+        (Mode::Stress, runs) => vec![format!("stress, runs {runs}")],
+        (Mode::Soak, _) => vec!["soak".to_owned()],
+    };
+    if let Some(claim) = options.until_confidence {
+        words.push(format!("until {claim}"));
+    }
+    if let Some(ms) = options.for_ms {
+        words.push(format!("for {}", duration(ms as f64)));
+    }
+    words.join(", ")
 }
 
 fn plural(count: u64, noun: &str) -> String {

@@ -47,12 +47,17 @@ pub fn write_all(dir: impl AsRef<Path>, report: &Report) -> Result<Vec<PathBuf>,
     Ok(written)
 }
 
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Puts a file in the place of another, if there is one: whoever reads it finds all of the old one or all of the new one, also
+/// after a power failure.
+///
+/// # Errors
+/// The system's reason; the old file stays then.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut draft = path.as_os_str().to_owned();
     draft.push(".tmp");
     let draft = PathBuf::from(draft);
     let stored = std::fs::File::create(&draft)
-        .and_then(|mut file| file.write_all(bytes))
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
         .and_then(|()| std::fs::rename(&draft, path));
     if stored.is_err() {
         let _ = std::fs::remove_file(&draft);

@@ -4,6 +4,7 @@ mod fixture;
 
 use fixture::{Run, failure};
 use proptest::prelude::*;
+use reports::directory::{self, DirectoryError, Writing};
 use reports::event::{Event, EventBody, FinishReason, SkipKind, Verdict};
 use reports::log::FILE_NAME;
 use reports::model::{CaseVerdict, ModelError};
@@ -244,6 +245,119 @@ fn nonsense_is_refused_by_name() {
         error(run.events()),
         ModelError::PlannedTwice { .. }
     ));
+}
+
+#[test]
+fn attempts_under_way_when_a_run_breaks_off_are_void() {
+    let mut run = Run::new(3);
+    run.case("c", &["SVC-1"], &[Verdict::Pass, Verdict::Fail]);
+    // The end of attempt 2 is lost, and attempt 1 of another case stopped somewhere in the middle.
+    run.body.pop();
+    run.plan("d", &["SVC-1"]);
+    run.attempt("d", 1, Verdict::Pass);
+    run.characteristic("d", "choice", "left", "Left or right.");
+    let finished = run.body.len() - 2;
+    run.body.remove(finished);
+    run.resumed();
+    run.attempt("c", 2, Verdict::Pass);
+    run.attempt("d", 1, Verdict::Pass);
+    run.resumed();
+    for (case, attempt) in [("c", 3), ("d", 2), ("d", 3)] {
+        run.attempt(case, attempt, Verdict::Pass);
+    }
+    let report = run.report();
+    assert_eq!(report.problems, [""; 0]);
+    assert_eq!(report.exit_code, 0);
+    assert_eq!(report.totals.attempts.total, 6);
+    assert_eq!(report.totals.attempts.pass, 6);
+    let void: Vec<u64> = report.resumed.iter().map(|r| r.void_attempts).collect();
+    assert_eq!(void, [2, 0]);
+    assert_eq!(report.resumed[0].torn_bytes, 7);
+    for case in &report.cases {
+        assert_eq!(case.measurements[0].values.count, 3, "{}", case.id);
+    }
+    assert!(
+        report.characteristics.is_empty(),
+        "what a void attempt saw is not known"
+    );
+}
+
+#[test]
+fn an_ended_run_may_go_on_and_pauses_do_not_count() {
+    let mut run = Run::new(2);
+    run.case("c", &["SVC-1"], &[Verdict::Pass]);
+    run.body.push(EventBody::RunFinished {
+        reason: FinishReason::Interrupted,
+        message: None,
+    });
+    run.resumed();
+    run.attempt("c", 2, Verdict::Pass);
+    let mut events = run.events();
+    let report = Report::from_events(events.clone()).unwrap();
+    assert_eq!(report.exit_code, 0);
+    assert_eq!(report.active_ms, report.duration_ms - 1_000.0);
+
+    // The machine was off for an hour, or its clock went back by a minute: neither is time in which anything ran.
+    for time in ["2026-11-22T01:00:00.250000Z", "2026-11-21T23:59:00.250000Z"] {
+        let at = events
+            .iter()
+            .position(|event| matches!(event.body, EventBody::RunResumed(_)));
+        for event in &mut events[at.unwrap()..] {
+            event.time = time.to_owned();
+        }
+        let report = Report::from_events(events.clone()).unwrap();
+        assert_eq!(report.active_ms, 5_000.0, "{time}");
+        assert!(report.duration_ms >= 0.0, "{time}");
+    }
+}
+
+#[test]
+fn a_directory_has_one_writer_and_goes_on_where_it_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let mut run = Run::new(2);
+    run.case("c", &["SVC-1"], &[Verdict::Pass, Verdict::Fail]);
+    let mut writing = Writing::create(&out).unwrap();
+    assert_eq!(
+        directory::writer(&out).unwrap().unwrap().pid,
+        Some(std::process::id())
+    );
+    let bodies: Vec<EventBody> = run.events().into_iter().map(|event| event.body).collect();
+    // Up to the middle of the second attempt.
+    for body in &bodies[..6] {
+        writing.record(body.clone()).unwrap();
+    }
+    let error = Writing::create(&out).err().unwrap();
+    assert!(matches!(error, DirectoryError::Taken { .. }), "{error}");
+    let error = Writing::resume(&out, |_| ()).err().unwrap();
+    assert!(error.is_usage(), "{error}");
+    let says = format!("is being written by process {}", std::process::id());
+    assert!(error.to_string().contains(&says), "{error}");
+    drop(writing);
+    assert_eq!(directory::writer(&out).unwrap(), None);
+
+    let mut seen = 0;
+    let resumed = Writing::resume(&out, |_| seen += 1).unwrap();
+    assert_eq!(seen, 6);
+    assert_eq!(resumed.run, run.start);
+    assert_eq!(resumed.void, [("c".to_owned(), 2)]);
+    let mut writing = resumed.writing;
+    run.resumed();
+    writing.record(run.body.pop().unwrap()).unwrap();
+    run.body.clear();
+    run.attempt("c", 2, Verdict::Pass);
+    for body in run.events().into_iter().skip(1) {
+        writing.record(body.body).unwrap();
+    }
+    let (report, files) = writing.finish().unwrap();
+    assert_eq!((report.exit_code, files.len()), (0, 3));
+    assert_eq!(directory::report(&out).unwrap(), report);
+
+    let empty = dir.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let error = Writing::resume(&empty, |_| ()).err().unwrap();
+    assert!(matches!(error, DirectoryError::NoRun { .. }), "{error}");
+    assert_eq!(directory::writer(&empty).unwrap(), None);
 }
 
 #[test]

@@ -200,6 +200,18 @@ impl Candidate {
         }
     }
 
+    /// `sha256:...` of the manifest, which says what is run as much as the program does.
+    pub fn manifest_digest(&self) -> String {
+        let text = match (&self.source.text, self.source.name.as_str()) {
+            (Some(text), _) => text.as_ref(),
+            (None, "null") => NULL,
+            (None, _) => REFERENCE,
+        };
+        let digest = Sha256::digest(text.as_bytes());
+        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("sha256:{hex}")
+    }
+
     /// Reads a manifest whose relative paths start from another directory than the current one.
     pub fn load_from(path: &str, directory: &Path) -> Result<Self, CandidateError> {
         Self::read(path, Some(directory))

@@ -9,18 +9,13 @@ pub(super) struct Attempts {
     ///
     /// As many worlds again may be built or taken down meanwhile.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    jobs: Option<u32>,
+    pub(super) jobs: Option<u32>,
     /// Seed of all random choices; a random one by default, recorded in the reports.
     #[arg(long, value_name = "S")]
-    seed: Option<u64>,
+    pub(super) seed: Option<u64>,
 }
 
 impl Attempts {
-    /// So many at a time, with seeds of their own.
-    pub(super) fn of(jobs: Option<u32>) -> Self {
-        Self { jobs, seed: None }
-    }
-
     pub(super) fn jobs(&self) -> u32 {
         self.jobs
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get() as u32))

@@ -4,30 +4,24 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
 };
 
 use clap::{Args, ValueEnum};
 use reports::{
-    event::{
-        CandidateInfo, EVENT_FORMAT_VERSION, EventBody, FinishReason, Options, RunStarted, Suite,
-        UnsupportedFeature, Verdict,
-    },
-    log::EventWriter,
-    model::{Report, ReportBuilder},
+    event::{CandidateInfo, Mode, UnsupportedFeature, Verdict},
+    model::Report,
 };
-use tokio::sync::mpsc;
 
 use super::{
-    Failed, attempts::Attempts, interrupt::interrupted, machine, progress::Progress, runtime,
+    Failed, attempts::Attempts, drive::Drive, progress::Progress, repeat::Repeat, session::Asked,
 };
 use crate::{
     candidate::Candidate,
-    plan::{self, Catalogue, Filter, Profile, Requirements},
-    run,
+    plan::{Filter, Profile},
+    run::{
+        self, Source,
+        source::{Rounds, UntilConfident},
+    },
 };
 
 /// Exit codes of the command.
@@ -61,7 +55,7 @@ impl From<Exit> for ExitCode {
 }
 
 impl Exit {
-    fn of(report: &Report, flake_budget: u32) -> Self {
+    pub(super) fn of(report: &Report, flake_budget: u32) -> Self {
         match report.exit_code(flake_budget) {
             0 => Self::Ok,
             1 => Self::NotConformant,
@@ -74,7 +68,7 @@ impl Exit {
 
 /// Where worlds come from.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
-pub(super) enum Provider {
+enum Provider {
     /// Network namespaces on this machine, with an embedded API server.
     #[default]
     Netns,
@@ -82,27 +76,32 @@ pub(super) enum Provider {
 
 /// Options that `certify` and `run` share.
 #[derive(Debug, Args)]
-pub(super) struct Common {
-    /// `reference`, `null`, or the path of a candidate manifest.
-    #[arg(long, default_value = "reference", value_name = "FILE|reference|null")]
-    pub(super) candidate: String,
+struct Common {
+    /// `reference`, `null`, or the path of a candidate manifest [default: reference].
+    #[arg(long, value_name = "FILE|reference|null")]
+    candidate: Option<String>,
     /// Where worlds come from.
     #[arg(long, value_enum, default_value_t)]
-    pub(super) provider: Provider,
-    /// Attempts per case.
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(super) runs: u32,
+    provider: Provider,
+    #[command(flatten)]
+    repeat: Repeat,
     #[command(flatten)]
     pub(super) attempts: Attempts,
     /// Directory for the event log, the reports and the evidence; must not hold an earlier run.
     #[arg(long, value_name = "DIR")]
-    pub(super) out: Option<PathBuf>,
+    out: Option<PathBuf>,
+    /// Go on with the run in this directory, which was killed or stopped. Its options come from its log.
+    ///
+    /// Attempts that were under way when it broke off are made again under the same numbers. With `--out` naming the same directory, a run
+    /// that is not there yet is begun.
+    #[arg(long, value_name = "DIR")]
+    resume: Option<PathBuf>,
     /// Stop after the first attempt that fails.
     #[arg(long)]
-    pub(super) fail_fast: bool,
-    /// This many flaky cases are tolerated.
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    pub(super) flake_budget: u32,
+    fail_fast: bool,
+    /// This many flaky cases are tolerated [default: 0].
+    #[arg(long, value_name = "N")]
+    flake_budget: Option<u32>,
 }
 
 /// Certify a candidate.
@@ -110,9 +109,9 @@ pub(super) struct Common {
 pub struct Certify {
     #[command(flatten)]
     common: Common,
-    /// Which levels to run.
-    #[arg(long, value_enum, default_value_t)]
-    profile: Profile,
+    /// Which levels to run [default: core].
+    #[arg(long, value_enum)]
+    profile: Option<Profile>,
     /// Which cases to run, such as `area:udp and family=ipv6` or `udp-*`.
     #[arg(long, value_name = "EXPR")]
     filter: Option<Filter>,
@@ -122,7 +121,7 @@ pub struct Certify {
 #[derive(Debug, Args)]
 pub struct Run {
     /// Scenario documents.
-    #[arg(required = true, value_name = "FILE")]
+    #[arg(required_unless_present = "resume", value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Which cases of the documents to run.
     #[arg(long, value_name = "EXPR")]
@@ -133,178 +132,105 @@ pub struct Run {
 
 impl Certify {
     pub(super) fn run(self, color: bool) -> Result<Exit, Failed> {
-        let requirements = Requirements::embedded()?;
-        let catalogue = Catalogue::embedded(&requirements)?;
-        certify(
-            &self.common,
-            &catalogue,
-            &requirements,
-            self.profile,
-            self.filter,
-            color,
-        )
+        let asked = Asked {
+            command: "certify",
+            profile: self.profile,
+            filter: self.filter.map(|_| filter_argument()),
+            ..self.common.asked()?
+        };
+        Ok(certify(&asked, color)?.0)
     }
 }
 
 impl Run {
     pub(super) fn run(self, color: bool) -> Result<Exit, Failed> {
-        let requirements = Requirements::embedded()?;
-        let catalogue = Catalogue::from_files(&self.files, &requirements)?;
-        certify(
-            &self.common,
-            &catalogue,
-            &requirements,
-            Profile::All,
-            self.filter,
-            color,
-        )
+        let asked = Asked {
+            command: "run",
+            files: self.files,
+            profile: Some(Profile::All),
+            filter: self.filter.map(|_| filter_argument()),
+            ..self.common.asked()?
+        };
+        Ok(certify(&asked, color)?.0)
     }
 }
 
-fn certify(
-    common: &Common,
-    catalogue: &Catalogue,
-    requirements: &Requirements,
-    profile: Profile,
-    filter: Option<Filter>,
-    color: bool,
-) -> Result<Exit, Failed> {
-    let candidate = Candidate::load(&common.candidate)?;
-    let (exit, _) = certify_with(
-        common,
-        candidate,
-        catalogue,
-        requirements,
-        profile,
-        filter,
-        color,
-    )?;
-    Ok(exit)
+impl Common {
+    fn asked(&self) -> Result<Asked, Failed> {
+        let Provider::Netns = self.provider;
+        if self.resume.is_none() {
+            self.repeat.check(self.attempts.seed)?;
+        }
+        Ok(Asked {
+            candidate: self.candidate.clone(),
+            out: self.out.clone(),
+            resume: self.resume.clone(),
+            runs: self.repeat.runs,
+            seed: self.attempts.seed,
+            jobs: self.attempts.jobs,
+            flake_budget: self.flake_budget,
+            fail_fast: self.fail_fast,
+            mode: self.repeat.stress.then_some(Mode::Stress),
+            until_confidence: self.repeat.until_confidence,
+            for_ms: self.repeat.for_ms(),
+            shard: self.repeat.shard,
+            ..Asked::default()
+        })
+    }
 }
 
-/// Runs the cases on a candidate that was read already.
-pub(super) fn certify_with(
-    common: &Common,
-    candidate: Candidate,
-    catalogue: &Catalogue,
-    requirements: &Requirements,
-    profile: Profile,
-    filter: Option<Filter>,
-    color: bool,
-) -> Result<(Exit, Report), Failed> {
-    let Provider::Netns = common.provider;
-    let filter_text = filter.as_ref().map(|_| filter_argument());
-    let filter = filter.unwrap_or(Filter::All);
-    let missing = machine::missing();
-    let planned = plan::select(
-        catalogue,
-        requirements,
-        &candidate,
-        &missing,
-        profile,
-        &filter,
-    );
-    let seed = common.attempts.seed();
-    let jobs = common.attempts.jobs();
-    let work = plan::jobs(&planned, common.runs, seed).map_err(|problems| {
-        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        Failed::usage(lines.join("\n"))
-    })?;
-    let run_id = run_id(&candidate.manifest.name);
-    let out = common
-        .out
-        .clone()
-        .unwrap_or_else(|| Path::new("harness-out").join(&run_id));
-    prepare(&out)?;
-    let mut writer = EventWriter::create(out.join("events.jsonl")).map_err(Failed::usage)?;
-    let started = RunStarted {
-        run_id,
-        format_version: EVENT_FORMAT_VERSION,
-        suite: Suite {
-            version: env!("CARGO_PKG_VERSION").into(),
-            catalogue_digest: catalogue.digest(),
-        },
-        candidate: candidate_info(&candidate),
-        provider: "netns".into(),
-        machine: machine::describe(),
-        options: Options {
-            profile: profile.as_str().into(),
-            filter: filter_text,
-            runs: common.runs,
-            jobs,
-            seed,
-            flake_budget: common.flake_budget,
-            fail_fast: common.fail_fast,
-        },
-        cases: planned.iter().map(plan::Planned::event).collect(),
-        requirements: requirements.events(),
+/// Runs the cases that are asked for.
+pub(super) fn certify(asked: &Asked, color: bool) -> Result<(Exit, Report), Failed> {
+    let session = asked.session(|_| ())?;
+    let options = session.run.options.clone();
+    let flake_budget = options.flake_budget;
+    let until = session.until();
+    let (source, left): (Box<dyn Source>, Option<u64>) = match options.until_confidence {
+        Some(claim) => {
+            let source = UntilConfident::new(session.cases.clone(), claim, options.runs);
+            (Box::new(source.until(until).after(&session.done)), None)
+        }
+        None => {
+            let rounds = Rounds::new(
+                session.cases.clone(),
+                (options.runs > 0).then_some(options.runs),
+            );
+            let rounds = rounds.shard(options.shard).until(until);
+            let rounds = rounds.without(session.done.clone());
+            let left = rounds.left();
+            (Box::new(rounds), left)
+        }
     };
-    let mut builder = ReportBuilder::default();
-    let mut progress = Progress::new(&started, work.len(), color);
+    let mut progress = Progress::new(&session.run, left, color);
     if run::pause::requested() {
         progress.plain();
     }
-    let mut record = |writer: &mut EventWriter,
-                      progress: &mut Progress,
-                      body: EventBody|
-     -> Result<(), Failed> {
-        progress.event(&body);
-        let event = writer
-            .append(body)
-            .map_err(|error| Failed::infra(format!("{error}; what was written is kept")))?;
-        builder
-            .push(event)
-            .map_err(|error| Failed::infra(format!("the event log does not make sense: {error}")))
-    };
-    record(&mut writer, &mut progress, EventBody::RunStarted(started))?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let runtime = runtime()?;
-    let written: Result<(), Failed> = runtime.block_on(async {
-        let (events, mut inbox) = mpsc::unbounded_channel();
-        tokio::spawn(interrupted(stop.clone()));
-        let run = tokio::spawn(run::run_plan(
-            work,
-            Arc::new(candidate),
-            jobs as usize,
-            Some(out.clone()),
-            common.fail_fast,
-            stop.clone(),
-            events,
-        ));
-        let mut result = Ok(());
-        while let Some(body) = inbox.recv().await {
-            if result.is_ok() {
-                result = record(&mut writer, &mut progress, body);
-                if result.is_err() {
-                    stop.store(true, Ordering::Relaxed);
-                }
-            }
-        }
-        let reason = run
-            .await
-            .map_or(FinishReason::Infra, |outcome| outcome.reason);
-        if result.is_ok() {
-            result = record(
-                &mut writer,
-                &mut progress,
-                EventBody::RunFinished {
-                    reason,
-                    message: None,
-                },
-            );
-        }
-        result
-    });
+    if session.resumed {
+        progress.resumed(&session.done, session.void.len(), session.ended);
+    }
+    let mut writing = session.writing;
+    let out = writing.dir().to_path_buf();
+    let mut driven = Ok(());
+    if session.ended.is_none() {
+        let drive = Drive {
+            candidate: session.candidate,
+            jobs: session.jobs,
+            evidence: Some(out.clone()).into(),
+            fail_fast: options.fail_fast,
+            endless: options.mode == Mode::Stress && options.runs == 0 && options.for_ms.is_none(),
+            brief: false,
+        };
+        driven = drive.run(&mut writing, source, |_, event| {
+            progress.event(&event.body);
+            Ok(())
+        });
+    }
     progress.finish();
-    written?;
-    writer.finish().map_err(Failed::infra)?;
-    let report = builder
-        .finish()
-        .map_err(|error| Failed::infra(format!("no report can be made: {error}")))?;
-    let files = reports::write_all(&out, &report).map_err(Failed::infra)?;
-    progress.summary(&report, &files, common.flake_budget);
+    driven?;
+    let (report, files) = writing.finish()?;
+    progress.summary(&report, &files, flake_budget);
     super::print(&again(&out, &report));
-    Ok((Exit::of(&report, common.flake_budget), report))
+    Ok((Exit::of(&report, flake_budget), report))
 }
 
 /// The command that shows the first failure again.
@@ -343,21 +269,6 @@ pub(super) fn run_id(candidate: &str) -> String {
         .collect();
     let time = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S").to_string();
     format!("{time}-{safe}-{:04x}", rand::random::<u16>())
-}
-
-pub(super) fn prepare(out: &Path) -> Result<(), Failed> {
-    if out.join("events.jsonl").exists() {
-        return Err(Failed::usage(format!(
-            "--out {}: it holds an earlier run (events.jsonl); name another directory or remove it",
-            out.display()
-        )));
-    }
-    std::fs::create_dir_all(out).map_err(|error| {
-        Failed::usage(format!(
-            "--out {}: it cannot be created: {error}",
-            out.display()
-        ))
-    })
 }
 
 pub(super) fn candidate_info(candidate: &Candidate) -> CandidateInfo {

@@ -12,16 +12,16 @@ use std::{
 use clap::{Args, ValueEnum};
 use futures::StreamExt as _;
 use reports::{
+    directory::Writing,
     event::{EVENT_FORMAT_VERSION, EventBody, FinishReason, Options, RunStarted, Suite, Verdict},
-    log::EventWriter,
-    model::{Report, ReportBuilder},
+    model::Report,
 };
 use tokio::sync::mpsc;
 
 use super::{
     Exit, Failed,
     attempts::Attempts,
-    certify::{candidate_info, prepare, run_id},
+    certify::{candidate_info, run_id},
     interrupt::interrupted,
     machine, print, runtime,
 };
@@ -29,7 +29,7 @@ use crate::{
     candidate::Candidate,
     diff::Difference,
     plan::{self, Catalogue, Filter, Planned, Profile, Requirements},
-    run::{self, Job},
+    run::{self, Job, source::List},
 };
 
 /// Say what changes when one candidate takes the place of another.
@@ -145,7 +145,6 @@ impl Diff {
                 Failed::usage(lines.join("\n"))
             })?;
             let out = out.join(directory);
-            prepare(&out)?;
             let options = Options {
                 profile: self.profile.as_str().into(),
                 filter: self
@@ -155,8 +154,7 @@ impl Diff {
                 runs: self.runs,
                 jobs,
                 seed,
-                flake_budget: 0,
-                fail_fast: false,
+                ..Options::default()
             };
             let started = started(&candidate, &catalogue, &requirements, &planned, options);
             sides.push(Side::create(candidate, work, out, started)?);
@@ -202,6 +200,7 @@ fn started(
         provider: "netns".into(),
         machine: machine::describe(),
         options,
+        invocation: None,
         cases: planned.iter().map(Planned::event).collect(),
         requirements: requirements.events(),
     }
@@ -213,13 +212,7 @@ struct Side {
     work: Vec<Job>,
     planned: usize,
     out: PathBuf,
-    record: Record,
-}
-
-/// The event log of a run and the report that grows with it.
-struct Record {
-    writer: EventWriter,
-    builder: ReportBuilder,
+    record: Writing,
 }
 
 impl Side {
@@ -230,12 +223,8 @@ impl Side {
         started: RunStarted,
     ) -> Result<Self, Failed> {
         let planned = started.cases.len();
-        let writer = EventWriter::create(out.join("events.jsonl")).map_err(Failed::usage)?;
-        let mut record = Record {
-            writer,
-            builder: ReportBuilder::default(),
-        };
-        record.push(EventBody::RunStarted(started))?;
+        let mut record = Writing::create(&out)?;
+        record.record(EventBody::RunStarted(started))?;
         Ok(Self {
             candidate: Arc::new(candidate),
             work,
@@ -246,30 +235,13 @@ impl Side {
     }
 }
 
-impl Record {
-    fn push(&mut self, body: EventBody) -> Result<(), Failed> {
-        let event = self
-            .writer
-            .append(body)
-            .map_err(|error| Failed::infra(format!("{error}; what was written is kept")))?;
-        self.builder
-            .push(event)
-            .map_err(|error| Failed::infra(format!("the event log does not make sense: {error}")))
-    }
-
-    fn finish(mut self, reason: FinishReason, out: &Path) -> Result<Report, Failed> {
-        self.push(EventBody::RunFinished {
-            reason,
-            message: None,
-        })?;
-        self.writer.finish().map_err(Failed::infra)?;
-        let report = self
-            .builder
-            .finish()
-            .map_err(|error| Failed::infra(format!("no report can be made: {error}")))?;
-        reports::write_all(out, &report).map_err(Failed::infra)?;
-        Ok(report)
-    }
+/// Ends the log and writes the reports.
+fn finish(mut record: Writing, reason: FinishReason) -> Result<Report, Failed> {
+    record.record(EventBody::RunFinished {
+        reason,
+        message: None,
+    })?;
+    Ok(record.finish()?.0)
 }
 
 /// The same attempt on both sides; a skipped case has only one attempt, and the other side may have more.
@@ -316,7 +288,7 @@ fn interleaved(sides: [Side; 2], jobs: usize) -> Result<[Report; 2], Failed> {
                     async move {
                         let sides = candidates.into_iter().zip(outs).zip(senders);
                         for (job, ((candidate, out), events)) in pair.into_iter().zip(sides) {
-                            let work: Vec<Job> = job.into_iter().collect();
+                            let work: List = job.into_iter().collect::<Vec<Job>>().into();
                             run::run_plan(
                                 work,
                                 candidate,
@@ -345,7 +317,7 @@ fn interleaved(sides: [Side; 2], jobs: usize) -> Result<[Report; 2], Failed> {
             progress.event(side, &body);
             if result.is_ok() {
                 let record = if side == 0 { &mut first } else { &mut second };
-                result = record.push(body);
+                result = record.record(body).map(drop).map_err(Failed::from);
                 if result.is_err() {
                     stop.store(true, Ordering::Relaxed);
                 }
@@ -360,10 +332,7 @@ fn interleaved(sides: [Side; 2], jobs: usize) -> Result<[Report; 2], Failed> {
         })
     });
     let reason = result?;
-    Ok([
-        first.finish(reason, &outs[0])?,
-        second.finish(reason, &outs[1])?,
-    ])
+    Ok([finish(first, reason)?, finish(second, reason)?])
 }
 
 /// A line per attempt that both have made, on standard error.
@@ -402,6 +371,7 @@ mod tests {
             id: id.into(),
             attempt,
             seed: 1,
+            conditions: Default::default(),
         }
     }
 

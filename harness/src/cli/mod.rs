@@ -8,15 +8,20 @@ mod cluster;
 mod coverage;
 mod diff;
 mod doctor;
+mod drive;
 mod explain;
 mod interrupt;
 mod list;
 pub mod machine;
 mod pause;
 mod progress;
+mod repeat;
 mod repro;
 mod schema;
 mod selftest;
+mod session;
+mod soak;
+mod status;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -46,6 +51,10 @@ enum Command {
     Run(certify::Run),
     /// Rerun the evidence of an earlier failure.
     Repro(repro::ReproCommand),
+    /// Run the cases again and again for hours, the least certain and most suspicious ones more often.
+    Soak(soak::SoakCommand),
+    /// Say how a running or ended run stands.
+    Status(status::StatusCommand),
     /// List the cases of the catalogue.
     List(list::List),
     /// Explain a requirement, a scenario, a case, a bug or an upstream spec.
@@ -91,6 +100,8 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Command::Certify(command) => command.run(color),
         Command::Run(command) => command.run(color),
         Command::Repro(command) => command.run(color),
+        Command::Soak(command) => command.run(color),
+        Command::Status(command) => command.run(),
         Command::List(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::Coverage(command) => command.run(),
@@ -146,6 +157,16 @@ impl From<crate::candidate::CandidateError> for Failed {
         match error {
             crate::candidate::CandidateError::MissingTool { .. } => Self::infra(error),
             _ => Self::usage(error),
+        }
+    }
+}
+
+impl From<reports::directory::DirectoryError> for Failed {
+    fn from(error: reports::directory::DirectoryError) -> Self {
+        if error.is_usage() {
+            Self::usage(error)
+        } else {
+            Self::infra(format!("{error}; what was written is kept"))
         }
     }
 }

@@ -11,21 +11,30 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use reports::{
-    event::{AttemptFinished, EventBody, RunStarted, Verdict},
-    model::Report,
+    event::{AttemptFinished, EventBody, FinishReason, Mode, Options, RunStarted, Verdict},
+    model::{CaseResult, Rate, Report, at_most},
 };
 
 use super::certify::by_area;
+use crate::{run::source::Done, scenario::Span};
 
 /// How many running cases the bar names.
 const NAMED: usize = 3;
+
+/// Where there is no terminal, the rate of a run of many attempts is told this often.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// Shows a run.
 pub struct Progress {
     bar: ProgressBar,
     color: bool,
     terminal: bool,
-    runs: u32,
+    /// Whether a line per passed attempt would drown everything else.
+    many: bool,
+    /// Whether attempts are told by their numbers.
+    numbered: bool,
+    told: Instant,
+    stress: Option<String>,
     running: BTreeSet<String>,
     started: Instant,
     counts: BTreeMap<Verdict, u32>,
@@ -34,18 +43,21 @@ pub struct Progress {
 
 impl Progress {
     /// Shows the head of the run.
-    pub fn new(run: &RunStarted, attempts: usize, color: bool) -> Self {
+    ///
+    /// `attempts` is how many there will be, where that is known.
+    pub fn new(run: &RunStarted, attempts: Option<u64>, color: bool) -> Self {
         let terminal = std::io::stdout().is_terminal();
-        let bar = ProgressBar::new(attempts as u64);
+        let bar = attempts.map_or_else(ProgressBar::no_length, ProgressBar::new);
         bar.set_draw_target(if terminal {
             ProgressDrawTarget::stdout()
         } else {
             ProgressDrawTarget::hidden()
         });
-        let template = if color {
-            "{elapsed_precise} [{bar:30.cyan/blue}] {pos}/{len} {msg:.dim}"
-        } else {
-            "{elapsed_precise} [{bar:30}] {pos}/{len} {msg}"
+        let template = match (attempts.is_some(), color) {
+            (true, true) => "{elapsed_precise} [{bar:30.cyan/blue}] {pos}/{len} {msg:.dim}",
+            (true, false) => "{elapsed_precise} [{bar:30}] {pos}/{len} {msg}",
+            (false, true) => "{elapsed_precise} {msg:.dim}",
+            (false, false) => "{elapsed_precise} {msg}",
         };
         bar.set_style(
             ProgressStyle::with_template(template)
@@ -59,17 +71,25 @@ impl Progress {
             bar,
             color: color && terminal,
             terminal,
-            runs: run.options.runs,
+            many: run.options.mode != Mode::Certify,
+            numbered: run.options.runs != 1,
+            told: Instant::now(),
+            stress: None,
             running: BTreeSet::new(),
             started: Instant::now(),
             counts: BTreeMap::new(),
             skips: BTreeMap::new(),
         };
         progress.line(&format!(
-            "certify {} with {} cases x {} (profile {}, provider {}, {} at a time, seed {})",
+            "{} {} with {} cases{} (profile {}, provider {}, {} at a time, seed {})",
+            match run.options.mode {
+                Mode::Certify => "certify",
+                Mode::Stress => "stress",
+                Mode::Soak => "soak",
+            },
             clean(&run.candidate.name),
             run.cases.len(),
-            run.options.runs,
+            repetition(&run.options),
             run.options.profile,
             run.provider,
             run.options.jobs,
@@ -85,10 +105,26 @@ impl Progress {
         self.terminal = false;
     }
 
+    /// Says where a run that is resumed stands.
+    pub fn resumed(&mut self, done: &Done, void: usize, ended: Option<FinishReason>) {
+        for verdict in done.verdicts() {
+            *self.counts.entry(verdict).or_default() += 1;
+        }
+        let what = match ended {
+            Some(_) => "nothing is left to do".to_owned(),
+            None => format!("{void} were under way when it broke off and are made again"),
+        };
+        self.line(&format!(
+            "resumed: {} attempts are done, {what}",
+            done.len()
+        ));
+    }
+
     /// Shows an event.
     pub fn event(&mut self, body: &EventBody) {
         match body {
-            EventBody::AttemptStarted { case, .. } => {
+            EventBody::AttemptStarted { case, stress, .. } => {
+                self.stress.clone_from(stress);
                 self.running.insert(case.clone());
                 self.message();
             }
@@ -101,15 +137,40 @@ impl Progress {
                         .entry(format!("{}: {}", skip.kind, clean(&skip.reason)))
                         .or_default() += 1;
                 }
-                self.line(&self.status(finished));
+                if !self.many || !matches!(finished.verdict, Verdict::Pass) {
+                    self.line(&self.status(finished));
+                }
                 self.bar.inc(1);
                 self.message();
+                if self.many && !self.terminal && self.told.elapsed() >= TOLD_EVERY {
+                    self.told = Instant::now();
+                    self.line(&self.rate());
+                }
             }
             _ => {}
         }
     }
 
+    /// `129909 runs, 48 failures, 0.037 % [0.027, 0.049]`.
+    fn rate(&self) -> String {
+        let count = |verdict| u64::from(self.counts.get(&verdict).copied().unwrap_or(0));
+        let (passed, failed) = (count(Verdict::Pass), count(Verdict::Fail));
+        let rate = Rate::new(failed, passed + failed);
+        let mut line = rate.map_or("0 runs".to_owned(), |rate| rate.to_string());
+        if count(Verdict::Infra) > 0 {
+            line.push_str(&format!(", {} infra", count(Verdict::Infra)));
+        }
+        if let Some(stress) = &self.stress {
+            line.push_str(&format!("; {}", clean(stress)));
+        }
+        line
+    }
+
     fn message(&self) {
+        if self.many {
+            self.bar.set_message(self.rate());
+            return;
+        }
         let named: Vec<&str> = self
             .running
             .iter()
@@ -147,7 +208,7 @@ impl Progress {
         } else {
             word
         };
-        let attempt = if self.runs > 1 {
+        let attempt = if self.numbered {
             format!(" #{}", finished.attempt)
         } else {
             String::new()
@@ -192,26 +253,119 @@ impl Progress {
         for (area, (pass, fail, other)) in by_area(report) {
             table.add_row([area, pass.to_string(), fail.to_string(), other.to_string()]);
         }
-        let count = |verdict: Verdict| self.counts.get(&verdict).copied().unwrap_or(0);
+        let count = &report.totals.attempts;
         let mut text = format!("\n{table}\n\n");
         text.push_str(&causes(report));
+        text.push_str(&rates(report));
+        text.push_str(&measured(report));
         for (reason, times) in &self.skips {
             text.push_str(&format!("skipped {times} x {reason}\n"));
         }
         text.push_str(&format!(
             "{}: {} attempts passed, {} failed, {} infra, {} skipped in {:.1} s\n",
             conclusion(report.conclude(flake_budget)),
-            count(Verdict::Pass),
-            count(Verdict::Fail),
-            count(Verdict::Infra),
-            count(Verdict::Skip),
+            count.pass,
+            count.fail,
+            count.infra,
+            count.skip,
             self.started.elapsed().as_secs_f64()
         ));
+        if let Some(shard) = report.options.shard {
+            text.push_str(&format!(
+                "this was shard {shard}: only all shards together show conformance\n"
+            ));
+        }
+        for problem in &report.problems {
+            text.push_str(&format!("incomplete: {}\n", clean(problem)));
+        }
         for file in files {
             text.push_str(&format!("  {}\n", file.display()));
         }
         super::print(&text);
     }
+}
+
+/// Cases whose rates are shown; the reports have them all.
+const RATES: usize = 12;
+
+/// How often cases failed, and how often they may fail at most: where they were repeated, the least certain ones first.
+fn rates(report: &Report) -> String {
+    let mut rated: Vec<(&CaseResult, Rate)> = report
+        .cases
+        .iter()
+        .filter_map(|case| Some((case, case.failure_rate?)))
+        .collect();
+    if rated.iter().all(|(_, rate)| rate.of < 2) {
+        return String::new();
+    }
+    rated.sort_by(|(_, a), (_, b)| b.upper_bound.total_cmp(&a.upper_bound));
+    let mut text = String::from("failure rates at 95 % confidence, the least certain first:\n");
+    for (case, rate) in rated.iter().take(RATES) {
+        let claim = case.claim.as_ref();
+        let claim = claim.map_or(String::new(), |claim| format!("; {claim}"));
+        text.push_str(&format!("  {}: {}{claim}\n", case.id, rate.words()));
+    }
+    if let Some((_, best)) = rated.get(RATES..).and_then(<[_]>::last) {
+        let more = rated.len() - RATES;
+        text.push_str(&format!(
+            "  and {more} more, down to {}\n",
+            at_most(best.upper_bound)
+        ));
+    }
+    if rated.len() > 1 {
+        let (failed, passed) = (report.totals.attempts.fail, report.totals.attempts.pass);
+        if let Some(rate) = Rate::new(failed, failed + passed) {
+            text.push_str(&format!("  all cases together: {rate}\n"));
+        }
+    }
+    text.push('\n');
+    text
+}
+
+/// What reports show distributions of.
+const MEASURED: [&str; 4] = [
+    "convergence",
+    "blackout",
+    "misdelivered",
+    "connect latency max",
+];
+
+fn measured(report: &Report) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(["measured", "values", "p50", "p90", "p99", "max"]);
+    let measurements = report.measurements.iter();
+    let shown: Vec<_> = measurements
+        .filter(|measured| MEASURED.contains(&measured.name.as_str()))
+        .collect();
+    if shown.is_empty() {
+        return String::new();
+    }
+    for measured in shown {
+        let values = &measured.values;
+        let numbers = [values.p50, values.p90, values.p99, values.max];
+        let [p50, p90, p99, max] =
+            numbers.map(|value| format!("{value:.1} {}", clean(&measured.unit)));
+        let name = measured.name.clone();
+        table.add_row([name, values.count.to_string(), p50, p90, p99, max]);
+    }
+    format!("{table}\n\n")
+}
+
+fn repetition(options: &Options) -> String {
+    let mut text = match (options.until_confidence, options.runs) {
+        (Some(claim), runs) if runs > 0 => format!(" until {claim}, at most x {runs}"),
+        (Some(claim), _) => format!(" until {claim}"),
+        (None, 0) => String::new(),
+        (None, runs) => format!(" x {runs}"),
+    };
+    if let Some(ms) = options.for_ms {
+        text.push_str(&format!(" for {}", Span::millis(ms)));
+    }
+    if let Some(shard) = options.shard {
+        text.push_str(&format!(", shard {shard}"));
+    }
+    text
 }
 
 /// Groups of failures that are shown; the reports have them all.
@@ -250,6 +404,7 @@ fn conclusion(conclusion: reports::model::Conclusion) -> &'static str {
         Conclusion::Flaky => "flaky",
         Conclusion::Infra => "infrastructure trouble",
         Conclusion::NothingRan => "nothing ran",
+        Conclusion::ShardPassed => "shard passed",
     }
 }
 

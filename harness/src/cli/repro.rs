@@ -6,22 +6,13 @@ use std::{
 };
 
 use clap::Args;
-use reports::{
-    event::EventBody,
-    model::{Rate, Report},
-};
+use reports::{event::EventBody, model::Report};
 
-use super::{
-    Exit, Failed,
-    attempts::Attempts,
-    certify::{self, Common},
-    pause, print,
-};
+use super::{Exit, Failed, certify::certify, pause, print, session::Asked};
 use crate::{
     candidate::Candidate,
-    plan::{Catalogue, Profile, Requirements},
+    plan::Profile,
     run::repro::{self, Repro},
-    selftest::upper_bound,
 };
 
 /// Rerun the evidence of an earlier failure: the same case in the same world, with its seed and its candidate.
@@ -68,29 +59,21 @@ impl ReproCommand {
         if let (None, Some(repro)) = (&self.candidate, &found.repro) {
             warn_of_another_program(repro, &candidate);
         }
-        let requirements = Requirements::embedded()?;
-        let catalogue = Catalogue::from_files(&[&found.scenario], &requirements)?;
         if self.pause_on_failure {
             pause::arrange(self.node);
         }
-        let common = Common {
-            candidate: candidate.source.name.clone(),
-            provider: certify::Provider::default(),
-            runs: self.runs,
-            attempts: Attempts::of(self.jobs),
+        let asked = Asked {
+            command: "repro",
+            files: vec![found.scenario],
+            loaded: Some(candidate),
+            profile: Some(Profile::All),
             out: self.out,
+            runs: Some(self.runs),
+            jobs: self.jobs,
             fail_fast: self.pause_on_failure,
-            flake_budget: 0,
+            ..Asked::default()
         };
-        let (exit, report) = certify::certify_with(
-            &common,
-            candidate,
-            &catalogue,
-            &requirements,
-            Profile::All,
-            None,
-            color && !self.pause_on_failure,
-        )?;
+        let (exit, report) = certify(&asked, color && !self.pause_on_failure)?;
         print(&rates(&report));
         Ok(exit)
     }
@@ -184,58 +167,16 @@ fn warn_of_another_program(repro: &Repro, candidate: &Candidate) {
     }
 }
 
-/// How often each case failed: `one-endpoint[ipv6]: failed 3 of 20 (15.0 %, 95 % interval 3.2 to 37.9 %)`.
+/// How often each case failed: `one-endpoint[ipv6]: failed 3 of 20: 15 % [3.2, 38]`.
 fn rates(report: &Report) -> String {
     let lines = report.cases.iter().map(|case| match case.failure_rate {
         None => format!("{}: no attempt passed or failed\n", case.id),
-        Some(rate) => format!("{}: {}\n", case.id, rate_words(rate)),
+        Some(rate) => format!("{}: failed {}\n", case.id, rate.words()),
     });
     lines.collect()
-}
-
-fn rate_words(rate: Rate) -> String {
-    let percent = |share: f64| share * 100.0;
-    let of = format!("failed {} of {}", rate.failed, rate.of);
-    if rate.failed == 0 {
-        return format!(
-            "{of} (below {:.1} % at 95 % confidence)",
-            percent(upper_bound(0, rate.of))
-        );
-    }
-    format!(
-        "{of} ({:.1} %, 95 % interval {:.1} to {:.1} %)",
-        percent(rate.rate),
-        percent(rate.low),
-        percent(rate.high)
-    )
 }
 
 /// What to do on a terminal; everywhere else waiting is all there is.
 pub(super) fn is_interactive() -> bool {
     std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rates_are_said_with_their_interval() {
-        for (failed, of, words) in [
-            (0, 20, "failed 0 of 20 (below 13.9 % at 95 % confidence)"),
-            (
-                3,
-                20,
-                "failed 3 of 20 (15.0 %, 95 % interval 3.2 to 37.9 %)",
-            ),
-            (
-                1,
-                1,
-                "failed 1 of 1 (100.0 %, 95 % interval 2.5 to 100.0 %)",
-            ),
-        ] {
-            let rate = Rate::new(failed, of).expect("something was tried");
-            assert_eq!(rate_words(rate), words);
-        }
-    }
 }

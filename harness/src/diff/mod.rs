@@ -179,14 +179,23 @@ impl Difference {
         self.not_compared.iter().any(|case| {
             [case.against, case.candidate]
                 .into_iter()
-                .any(|verdict| matches!(verdict, Some(CaseVerdict::Infra | CaseVerdict::NotRun)))
+                .flatten()
+                .any(|verdict| {
+                    matches!(
+                        verdict,
+                        CaseVerdict::Infra | CaseVerdict::Undecided | CaseVerdict::NotRun
+                    )
+                })
         })
     }
 }
 
 /// Whether the verdict is about the proxy.
 fn says_something(case: &CaseResult) -> bool {
-    !matches!(case.verdict, CaseVerdict::Infra | CaseVerdict::NotRun)
+    !matches!(
+        case.verdict,
+        CaseVerdict::Infra | CaseVerdict::Undecided | CaseVerdict::NotRun
+    )
 }
 
 fn caveats(candidate: &Report, against: &Report) -> Vec<String> {
@@ -459,13 +468,12 @@ mod tests {
             },
             options: Options {
                 profile: "core".into(),
-                filter: None,
                 runs: 1,
                 jobs: 2,
                 seed: 42,
-                flake_budget: 0,
-                fail_fast: false,
+                ..Options::default()
             },
+            invocation: None,
             cases: cases
                 .iter()
                 .map(|(id, rule)| PlannedCase {
@@ -525,6 +533,8 @@ mod tests {
                 case: case.into(),
                 attempt: 1,
                 seed: 1,
+                stress: None,
+                shape: None,
             },
             EventBody::AttemptFinished(finished),
         ]

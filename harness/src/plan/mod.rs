@@ -1,11 +1,13 @@
 //! The plan: catalogue x candidate x options -> cases with stable ids and seeds.
 
+mod cases;
 mod catalogue;
 pub mod filter;
 mod requirements;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+pub use cases::Cases;
 pub use catalogue::Catalogue;
 pub use filter::Filter;
 use reports::event::{PlannedCase, Skip, SkipKind};
@@ -13,8 +15,11 @@ pub use requirements::{Requirement, Requirements};
 
 use crate::{
     candidate::Candidate,
-    run::Job,
-    scenario::{CaseKey, Document, Feature, Level, Problem, rehearse},
+    run::{
+        Job,
+        source::{Rounds, Source as _},
+    },
+    scenario::{CaseKey, Document, Feature, Level, Problem},
 };
 
 /// Which levels a run includes.
@@ -160,68 +165,8 @@ pub fn level_name(level: Level) -> &'static str {
 /// Makes the jobs of a run: every case `runs` times, round by round, each attempt with a seed that follows from the
 /// run's seed, the case id and the attempt number. Every document is read, checked and rehearsed first.
 pub fn jobs(planned: &[Planned], runs: u32, seed: u64) -> Result<Vec<Job>, Vec<Problem>> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let chunk = planned.len().div_ceil(threads).max(1);
-    let resolved: Vec<Result<Option<Arc<crate::scenario::Case>>, Problem>> =
-        std::thread::scope(|scope| {
-            let handles: Vec<_> = planned
-                .chunks(chunk)
-                .map(|chunk| {
-                    scope.spawn(move || {
-                        chunk
-                            .iter()
-                            .map(|planned| match planned.skip {
-                                Some(_) => Ok(None),
-                                None => prepare(planned).map(Some),
-                            })
-                            .collect::<Vec<_>>()
-                    })
-                })
-                .collect();
-            handles
-                .into_iter()
-                .flat_map(|handle| handle.join().expect("preparing does not panic"))
-                .collect()
-        });
-    let mut problems: Vec<Problem> = Vec::new();
-    let mut cases = Vec::new();
-    for result in resolved {
-        match result {
-            Ok(case) => cases.push(case),
-            Err(problem) if problems.contains(&problem) => {}
-            Err(problem) => problems.push(problem),
-        }
-    }
-    if !problems.is_empty() {
-        return Err(problems);
-    }
-    let mut jobs = Vec::new();
-    for attempt in 1..=runs {
-        for (planned, case) in planned.iter().zip(&cases) {
-            let case = match (case, &planned.skip) {
-                (Some(case), _) => Ok(case.clone()),
-                (None, Some(skip)) if attempt == 1 => Err(skip.clone()),
-                _ => continue,
-            };
-            let seed = match (&case, planned.document.header.seed) {
-                (_, Some(seed)) => seed,
-                _ => attempt_seed(seed, &planned.key.id, attempt),
-            };
-            jobs.push(Job {
-                case,
-                id: planned.key.id.clone(),
-                attempt,
-                seed,
-            });
-        }
-    }
-    Ok(jobs)
-}
-
-fn prepare(planned: &Planned) -> Result<Arc<crate::scenario::Case>, Problem> {
-    let case = planned.document.resolve(&planned.key)?;
-    rehearse(&case)?;
-    Ok(Arc::new(case))
+    let mut rounds = Rounds::new(Cases::prepare(planned, seed)?, Some(runs));
+    Ok(std::iter::from_fn(|| rounds.next()).collect())
 }
 
 /// The seed of one attempt.

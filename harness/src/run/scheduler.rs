@@ -9,16 +9,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::StreamExt;
-use reports::event::{AttemptFinished, EventBody, FinishReason, Skip, Verdict};
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use reports::event::{AttemptFinished, EventBody, FinishReason, Verdict};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::{
     attempt::{Attempt, Stop},
     evidence,
     findings::{Findings, Sink},
+    keep::Keep,
     pause,
     repro::Repro,
+    source::{Job, Source},
+    stress::Stress,
 };
 use crate::{candidate::Candidate, cluster::Settings, scenario::Case};
 
@@ -27,19 +30,6 @@ const LONGEST: Duration = Duration::from_secs(300);
 /// World, evidence and shutdown come on top; only a hang of ours takes longer, and it costs the evidence.
 const HUNG: Duration = Duration::from_secs(480);
 
-/// One attempt that is to be made.
-#[derive(Clone)]
-pub struct Job {
-    /// The case; `Err` when it is skipped, with the reason.
-    pub case: Result<Arc<Case>, Skip>,
-    /// Its id.
-    pub id: String,
-    /// Attempt number, from 1.
-    pub attempt: u32,
-    /// Seed of the attempt.
-    pub seed: u64,
-}
-
 /// What a run needs to know besides its jobs.
 #[derive(Clone)]
 pub struct Outcome {
@@ -47,46 +37,44 @@ pub struct Outcome {
     pub reason: FinishReason,
 }
 
-/// Makes all attempts, of which `jobs` at a time run their steps; every event goes to `events`.
+/// Makes the attempts that a source asks for, of which `jobs` at a time run their steps; every event goes to `events`.
 pub async fn run_plan(
-    work: Vec<Job>,
+    mut source: impl Source,
     candidate: Arc<Candidate>,
     jobs: usize,
-    out: Option<PathBuf>,
+    out: impl Into<Evidence>,
     fail_fast: bool,
     stop: Arc<AtomicBool>,
     events: mpsc::UnboundedSender<EventBody>,
 ) -> Outcome {
-    let failed = Arc::new(AtomicBool::new(false));
-    // A world that is being built or taken down keeps nobody waiting.
-    let slots = Arc::new(Semaphore::new(jobs.max(1)));
-    futures::stream::iter(work)
-        .map(|job| {
-            let (candidate, out, events) = (candidate.clone(), out.clone(), events.clone());
-            let (failed, stop, slots) = (failed.clone(), stop.clone(), slots.clone());
-            async move {
-                // Whether there is a next attempt may depend on how this one ends: then they come strictly after one another.
-                let (slots, _held) = if fail_fast {
-                    (None, slots.acquire_owned().await.ok())
-                } else {
-                    (Some(slots), None)
-                };
-                if stop.load(Ordering::Relaxed) || (fail_fast && failed.load(Ordering::Relaxed)) {
-                    return;
-                }
-                let finished = one(job, candidate, out, events.clone(), slots).await;
-                if matches!(finished.verdict, Verdict::Fail | Verdict::Infra) {
-                    failed.store(true, Ordering::Relaxed);
-                }
-                let _ = events.send(EventBody::AttemptFinished(finished));
-            }
-        })
-        .buffer_unordered(2 * jobs.max(1))
-        .collect::<Vec<()>>()
-        .await;
+    let (jobs, evidence) = (jobs.max(1), out.into());
+    // A world that is being built or taken down keeps nobody waiting, unless whether there is a next attempt depends on how this
+    // one ends.
+    let (most, slots) = if fail_fast {
+        (jobs, None)
+    } else {
+        (2 * jobs, Some(Arc::new(Semaphore::new(jobs))))
+    };
+    let mut failed = false;
+    let mut running = FuturesUnordered::new();
+    loop {
+        while running.len() < most && !stop.load(Ordering::Relaxed) && !(fail_fast && failed) {
+            let Some(job) = source.next() else {
+                break;
+            };
+            let (candidate, evidence) = (candidate.clone(), evidence.clone());
+            running.push(one(job, candidate, evidence, events.clone(), slots.clone()));
+        }
+        let Some(finished) = running.next().await else {
+            break;
+        };
+        failed |= matches!(finished.verdict, Verdict::Fail | Verdict::Infra);
+        source.finished(&finished);
+        let _ = events.send(EventBody::AttemptFinished(finished));
+    }
     let reason = if stop.load(Ordering::Relaxed) {
         FinishReason::Interrupted
-    } else if fail_fast && failed.load(Ordering::Relaxed) {
+    } else if fail_fast && failed {
         FinishReason::FailFast
     } else {
         FinishReason::Completed
@@ -94,10 +82,37 @@ pub async fn run_plan(
     Outcome { reason }
 }
 
+/// Where evidence goes, and of which attempts.
+#[derive(Clone)]
+pub struct Evidence {
+    out: Option<PathBuf>,
+    keep: Arc<Keep>,
+}
+
+impl Evidence {
+    /// Below a run's directory, of the attempts that `keep` wants.
+    pub fn below(out: PathBuf, keep: Arc<Keep>) -> Self {
+        Self {
+            out: Some(out),
+            keep,
+        }
+    }
+}
+
+/// All evidence, below a run's directory; or none.
+impl From<Option<PathBuf>> for Evidence {
+    fn from(out: Option<PathBuf>) -> Self {
+        Self {
+            out,
+            keep: Arc::new(Keep::all()),
+        }
+    }
+}
+
 async fn one(
     job: Job,
     candidate: Arc<Candidate>,
-    out: Option<PathBuf>,
+    evidence: Evidence,
     events: mpsc::UnboundedSender<EventBody>,
     slots: Option<Arc<Semaphore>>,
 ) -> AttemptFinished {
@@ -120,15 +135,18 @@ async fn one(
         case: job.id.clone(),
         attempt: job.attempt,
         seed: job.seed,
+        stress: job.conditions.stress.as_ref().map(|stress| stress.name()),
+        shape: job.conditions.shape.clone(),
     });
     let started = Instant::now();
     // A task of its own: a panic of ours is infra for this attempt and leaves the others alone.
-    let task = tokio::spawn(run_once(
+    let task = tokio::spawn(run_attempt(
         case,
         candidate,
         job.seed,
         job.attempt,
-        out,
+        job.conditions.stress,
+        evidence,
         Some(sink),
         slots,
     ));
@@ -188,7 +206,36 @@ pub async fn run_once(
     sink: Option<Sink>,
     slots: Option<Arc<Semaphore>>,
 ) -> AttemptFinished {
+    let evidence = out.into();
+    run_attempt(
+        case,
+        candidate,
+        seed,
+        attempt_number,
+        None,
+        evidence,
+        sink,
+        slots,
+    )
+    .await
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what an attempt needs has nothing in common but the attempt"
+)]
+async fn run_attempt(
+    case: Arc<Case>,
+    candidate: Arc<Candidate>,
+    seed: u64,
+    attempt_number: u32,
+    stress: Option<Arc<dyn Stress>>,
+    evidence: Evidence,
+    sink: Option<Sink>,
+    slots: Option<Arc<Semaphore>>,
+) -> AttemptFinished {
     let started = Instant::now();
+    let Evidence { out, keep } = evidence;
     let settings = Settings {
         capture: out.is_some(),
     };
@@ -212,15 +259,23 @@ pub async fn run_once(
             waited = waiting.elapsed();
             match stop {
                 Some(stop) => attempt.stopped(stop),
-                None => {
-                    if tokio::time::timeout(LONGEST, attempt.run()).await.is_err() {
-                        attempt.stopped(Stop::infra(format!(
-                            "the steps did not end within {LONGEST:?}"
-                        )));
-                    }
-                }
+                None => steps(&mut attempt, stress.as_deref()).await,
             }
-            if let (true, Some(out)) = (attempt.findings.is_over(), &out) {
+            if attempt.findings.is_over() {
+                let instances = attempt.cluster.instances().iter();
+                let complaints = instances.map(|i| i.log.last_complaint());
+                result.complaint = complaints.flatten().next();
+                result.failures.clone_from(&attempt.findings.failures);
+                result.infra.clone_from(&attempt.findings.infra);
+                result.verdict = verdict(&attempt.findings);
+            }
+            let requirements = &case.scenario.requirement;
+            let wanted = attempt.findings.is_over() && keep.wants(requirements, &result);
+            if attempt.findings.is_over() && !wanted {
+                Keep::shorten(requirements, &mut result);
+                attempt.findings.failures = std::mem::take(&mut result.failures);
+            }
+            if let (true, Some(out)) = (wanted, &out) {
                 let directory = evidence::directory(&case.key.id, attempt_number);
                 let directory_of_it = out.join(&directory);
                 let written = attempt
@@ -253,21 +308,13 @@ pub async fn run_once(
             let Attempt {
                 cluster, findings, ..
             } = attempt;
-            if findings.is_over() {
-                let complaints = cluster.instances().iter().map(|i| i.log.last_complaint());
-                result.complaint = complaints.flatten().next();
-            }
             took = Some(started.elapsed());
             drop(slot);
             cluster.shutdown().await;
             findings
         }
     };
-    result.verdict = match (&findings.infra, findings.failures.is_empty()) {
-        (Some(_), _) => Verdict::Infra,
-        (None, true) => Verdict::Pass,
-        (None, false) => Verdict::Fail,
-    };
+    result.verdict = verdict(&findings);
     let took = took.unwrap_or_else(|| started.elapsed()) - waited;
     result.duration_ms = took.as_secs_f64() * 1e3;
     result.convergence_ms = findings.convergence_ms;
@@ -277,4 +324,34 @@ pub async fn run_once(
     result.checks = findings.checks;
     result.positive_checks = findings.positive_checks;
     result
+}
+
+fn verdict(findings: &Findings) -> Verdict {
+    match (&findings.infra, findings.failures.is_empty()) {
+        (Some(_), _) => Verdict::Infra,
+        (None, true) => Verdict::Pass,
+        (None, false) => Verdict::Fail,
+    }
+}
+
+/// The steps of an attempt, under a stress if there is one.
+async fn steps(attempt: &mut Attempt<'_>, stress: Option<&dyn Stress>) {
+    if let Some(stress) = stress {
+        attempt.findings.note(format!("stress: {}", stress.name()));
+        if let Err(reason) = stress.enter(&attempt.cluster).await {
+            attempt.stopped(Stop::infra(format!("{}: {reason}", stress.name())));
+            return;
+        }
+    }
+    if tokio::time::timeout(LONGEST, attempt.run()).await.is_err() {
+        attempt.stopped(Stop::infra(format!(
+            "the steps did not end within {LONGEST:?}"
+        )));
+    }
+    if let Some(stress) = stress
+        && let Err(reason) = stress.leave(&attempt.cluster).await
+        && !attempt.findings.is_over()
+    {
+        attempt.stopped(Stop::infra(format!("{}: {reason}", stress.name())));
+    }
 }

@@ -9,13 +9,11 @@
 //! is a false alarm: both are bugs of the suite.
 
 mod binary;
-mod rate;
 mod report;
 mod trial;
 mod unkilled;
 
 pub use binary::{Binary, find};
-pub use rate::upper_bound;
 pub use report::{
     Fate, Kill, MutantResult, ReferenceResult, ScenarioResult, Selftest, markdown, text,
 };

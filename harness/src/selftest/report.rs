@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use reports::event::AttemptFinished;
 use serde::Serialize;
 
-use super::{Mutant, Trial, upper_bound};
+use super::{Mutant, Trial};
 use crate::plan::Planned;
 
 /// An attempt that a known-bad proxy failed.
@@ -177,7 +177,7 @@ impl ReferenceResult {
             } else {
                 alarms as f64 / attempts as f64
             },
-            upper_bound: upper_bound(alarms, attempts),
+            upper_bound: reports::model::upper_bound(alarms, attempts),
         }
     }
 }

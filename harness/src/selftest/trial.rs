@@ -15,7 +15,7 @@ use super::{Binary, Kill, Mutant};
 use crate::{
     candidate::Candidate,
     plan::{self, Planned},
-    run::{self, Job},
+    run::{self, Job, source::List},
     scenario::Problem,
 };
 
@@ -253,7 +253,7 @@ impl Trial {
         let (events, mut inbox) = mpsc::unbounded_channel();
         let stopped = Arc::new(AtomicBool::new(false));
         let attempts = run::run_plan(
-            jobs,
+            List::from(jobs),
             candidate,
             side_by_side,
             None,

@@ -134,7 +134,8 @@ fn nothing_is_selected() {
 fn help_and_version_are_no_errors() {
     let directory = directory();
     for command in [
-        "certify", "run", "repro", "list", "explain", "doctor", "cluster", "clean", "schema", "bench",
+        "certify", "run", "repro", "list", "explain", "doctor", "cluster", "clean", "schema",
+        "bench",
     ] {
         let finished = run(directory.path(), &[command, "--help"]).exits(0);
         assert!(finished.stdout.contains("Usage: harness"), "{finished:?}");

@@ -1,6 +1,7 @@
 //! Folds a log into a report.
 //!
-//! A pure function of the events: it reads no clock and no file, and events of different cases may come in any order. What
+//! A pure function of the events: it reads no clock and no file, and events of different cases may come in any order between
+//! two `runResumed`. What
 //! makes a log nonsense (two ends of one attempt, a case that was never planned) is an error; what makes it incomplete (no
 //! end, lines lost, attempts missing) is a problem of the report, which then cannot conclude conformance.
 
@@ -10,16 +11,18 @@ use std::path::Path;
 use thiserror::Error;
 
 use super::report::{
-    Attempt, CaseResult, CharacteristicResult, CharacteristicValue, End, GroupSummary, Measurement,
-    REPORT_FORMAT_VERSION, Report, RequirementResult, Totals,
+    Attempt, CaseResult, CharacteristicResult, CharacteristicValue, ClaimResult, End, GroupSummary,
+    Measurement, REPORT_FORMAT_VERSION, Report, RequirementResult, Resumption, Totals,
 };
 use super::signature;
 use super::stats::{Distribution, Rate};
 use super::verdict::{CaseVerdict, Conclusion, Counts};
 use crate::event::{
-    AttemptFinished, EVENT_FORMAT_VERSION, Event, EventBody, FinishReason, RunStarted, Verdict,
+    AttemptFinished, EVENT_FORMAT_VERSION, Event, EventBody, FinishReason, Options, RunResumed,
+    RunStarted, Verdict,
 };
 use crate::log::{self, LogError};
+use crate::sequential::{Claim, Decision, SequentialTest};
 
 /// Why a log is no description of a run.
 #[derive(Debug, Error)]
@@ -134,6 +137,11 @@ pub struct ReportBuilder {
     last_seq: u64,
     last_time: String,
     truncated: bool,
+    resumed: Vec<Resumption>,
+    /// When the process of these events took the run up; empty before the first event.
+    session: String,
+    /// Time that earlier processes spent on the run, in milliseconds.
+    earlier_ms: f64,
 }
 
 #[derive(Debug)]
@@ -145,10 +153,34 @@ struct CaseFold {
 
 #[derive(Debug, Default)]
 struct AttemptFold {
-    started: Option<(String, u64)>,
+    started: Option<Started>,
     /// The last step that ended, and its verb.
     last_step: Option<(u32, String)>,
+    /// What is counted once it is known that the attempt is not void.
+    pending: Vec<Pending>,
     finished: Option<AttemptFinished>,
+}
+
+#[derive(Debug)]
+struct Started {
+    time: String,
+    seed: u64,
+    stress: Option<String>,
+    shape: Option<String>,
+}
+
+#[derive(Debug)]
+enum Pending {
+    Measured {
+        name: String,
+        unit: String,
+        value: f64,
+    },
+    Observed {
+        id: String,
+        value: String,
+        text: String,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -169,18 +201,30 @@ impl ReportBuilder {
         }
         self.events += 1;
         self.last_seq = self.last_seq.max(seq);
+        if let EventBody::RunResumed(resumed) = body {
+            return self.resume(time, resumed);
+        }
         if time > self.last_time {
             self.last_time.clone_from(&time);
         }
         match body {
             EventBody::RunStarted(run) => self.start(seq, time, run),
+            EventBody::RunResumed(_) => Ok(()),
             EventBody::AttemptStarted {
                 case,
                 attempt,
                 seed,
+                stress,
+                shape,
             } => {
                 let fold = self.attempt(seq, &case, attempt)?;
-                if fold.started.replace((time, seed)).is_some() {
+                let started = Started {
+                    time,
+                    seed,
+                    stress,
+                    shape,
+                };
+                if fold.started.replace(started).is_some() {
                     return Err(ModelError::Twice {
                         seq,
                         case,
@@ -209,34 +253,21 @@ impl ReportBuilder {
             }
             EventBody::Measured {
                 case,
+                attempt,
                 name,
                 unit,
                 value,
-                ..
-            } => {
-                let measured = &mut self.case(seq, &case)?.measured;
-                measured.entry((name, unit)).or_default().push(value);
-                Ok(())
-            }
+            } => self.found(seq, case, attempt, Pending::Measured { name, unit, value }),
             EventBody::Characteristic {
                 case,
+                attempt,
                 id,
                 value,
                 text,
-                ..
-            } => {
-                self.case(seq, &case)?;
-                let values = self.characteristics.entry(id).or_default();
-                let observed = values.entry(value).or_default();
-                // The smallest text is kept, so that the order of events does not matter.
-                if observed.text.is_empty() || text < observed.text {
-                    observed.text = text;
-                }
-                observed.cases.insert(case);
-                Ok(())
-            }
-            EventBody::AttemptFinished(finished) => {
-                let (case, attempt) = (finished.case.clone(), finished.attempt);
+            } => self.found(seq, case, attempt, Pending::Observed { id, value, text }),
+            EventBody::AttemptFinished(mut finished) => {
+                let attempt = finished.attempt;
+                let case = std::mem::take(&mut finished.case);
                 let fold = self.attempt(seq, &case, attempt)?;
                 if fold.finished.replace(finished).is_some() {
                     return Err(ModelError::Twice {
@@ -245,6 +276,11 @@ impl ReportBuilder {
                         attempt,
                         what: "ends",
                     });
+                }
+                let pending = std::mem::take(&mut fold.pending);
+                let index = self.index[&case];
+                for found in pending {
+                    self.count(index, found);
                 }
                 Ok(())
             }
@@ -260,6 +296,92 @@ impl ReportBuilder {
                 Ok(())
             }
         }
+    }
+
+    /// Takes what an attempt found: it counts unless the attempt turns out to be void.
+    fn found(
+        &mut self,
+        seq: u64,
+        case: String,
+        attempt: u32,
+        found: Pending,
+    ) -> Result<(), ModelError> {
+        let fold = self.attempt(seq, &case, attempt)?;
+        if fold.finished.is_none() {
+            fold.pending.push(found);
+        } else {
+            self.count(self.index[&case], found);
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, case: usize, found: Pending) {
+        let case = &mut self.cases[case];
+        match found {
+            Pending::Measured { name, unit, value } => {
+                let values = case.measured.entry((name, unit)).or_default();
+                values.push(value);
+            }
+            Pending::Observed { id, value, text } => {
+                let values = self.characteristics.entry(id).or_default();
+                let observed = values.entry(value).or_default();
+                // The smallest text is kept, so that the order of events does not matter.
+                if observed.text.is_empty() || text < observed.text {
+                    observed.text = text;
+                }
+                observed.cases.insert(case.result.id.clone());
+            }
+        }
+    }
+
+    /// The attempts that started and have not finished, in the order of the plan: should the run be resumed now, they are void.
+    pub fn unfinished(&self) -> Vec<(String, u32)> {
+        let of_case = |case: &CaseFold| {
+            let unfinished = case.attempts.iter().filter(|(_, a)| a.finished.is_none());
+            let id = case.result.id.clone();
+            unfinished
+                .map(|(number, _)| (id.clone(), *number))
+                .collect::<Vec<_>>()
+        };
+        self.cases.iter().flat_map(of_case).collect()
+    }
+
+    /// Whether the run has ended, and how.
+    pub fn end(&self) -> Option<&End> {
+        self.end.as_ref()
+    }
+
+    /// How long processes have worked on the run until the last event, in milliseconds; the time between them does not count.
+    ///
+    /// # Errors
+    /// [`ModelError::Time`] when the times are not RFC 3339.
+    pub fn active_ms(&self) -> Result<f64, ModelError> {
+        if self.session.is_empty() {
+            return Ok(0.0);
+        }
+        Ok(self.earlier_ms + milliseconds_between(&self.session, &self.last_time)?)
+    }
+
+    fn resume(&mut self, time: String, resumed: RunResumed) -> Result<(), ModelError> {
+        self.earlier_ms = self.active_ms()?;
+        // A clock that went back (after a reboot, say) makes the pause no longer.
+        self.session.clone_from(&time);
+        self.last_time.clone_from(&time);
+        self.end = None;
+        let mut void_attempts = 0;
+        for case in &mut self.cases {
+            let before = case.attempts.len();
+            case.attempts
+                .retain(|_, attempt| attempt.finished.is_some());
+            void_attempts += (before - case.attempts.len()) as u64;
+        }
+        self.resumed.push(Resumption {
+            time,
+            void_attempts,
+            torn_bytes: resumed.torn_bytes,
+            kernel: resumed.machine.kernel,
+        });
+        Ok(())
     }
 
     /// Notes that the log ends in the middle of a line.
@@ -287,6 +409,7 @@ impl ReportBuilder {
                 measured: BTreeMap::new(),
             });
         }
+        self.session.clone_from(&time);
         self.run = Some((time, run));
         Ok(())
     }
@@ -314,7 +437,17 @@ impl ReportBuilder {
     ///
     /// # Errors
     /// [`ModelError::Empty`] when nothing was, [`ModelError::Time`] when the run's times are not RFC 3339.
-    pub fn finish(self) -> Result<Report, ModelError> {
+    pub fn finish(mut self) -> Result<Report, ModelError> {
+        let active_ms = self.active_ms()?;
+        for index in 0..self.cases.len() {
+            let attempts = self.cases[index].attempts.values_mut();
+            let pending: Vec<Pending> = attempts
+                .flat_map(|attempt| std::mem::take(&mut attempt.pending))
+                .collect();
+            for found in pending {
+                self.count(index, found);
+            }
+        }
         let Some((started, run)) = self.run else {
             return Err(ModelError::Empty);
         };
@@ -330,14 +463,27 @@ impl ReportBuilder {
         }
         problems.extend(end_problem(self.end.as_ref()));
 
-        let cases: Vec<CaseResult> = self.cases.into_iter().map(CaseFold::finish).collect();
+        // All values of the run, by what was measured.
+        let mut measured: BTreeMap<(String, String), Vec<f64>> = BTreeMap::new();
+        for case in &self.cases {
+            for (key, values) in &case.measured {
+                measured.entry(key.clone()).or_default().extend(values);
+            }
+        }
+        let claim = run.options.until_confidence;
+        let cases: Vec<CaseResult> = self
+            .cases
+            .into_iter()
+            .map(|case| case.finish(claim))
+            .collect();
         if self
             .end
             .as_ref()
             .is_some_and(|end| end.reason == FinishReason::Completed)
         {
-            problems.extend(missing_attempts(&cases, run.options.runs));
+            problems.extend(missing_attempts(&cases, &run.options));
         }
+        problems.extend(undecided(&cases));
 
         let requirements = requirements(&run, &cases);
         let mut totals = Totals {
@@ -360,15 +506,15 @@ impl ReportBuilder {
         let levels = catalogue
             .iter()
             .map(|requirement| requirement.level.as_str());
-        let flake_budget = run.options.flake_budget;
-        let conclusion = Conclusion::of(&totals.cases, problems.is_empty(), flake_budget);
-        Ok(Report {
+        let mut report = Report {
             format_version: REPORT_FORMAT_VERSION,
             run_id: run.run_id,
-            conclusion,
-            exit_code: conclusion.exit_code(),
+            conclusion: Conclusion::Infra,
+            exit_code: 0,
             problems,
-            duration_ms: milliseconds_between(&started, &self.last_time)?,
+            duration_ms: milliseconds_between(&started, &self.last_time)?.max(0.0),
+            active_ms,
+            resumed: self.resumed,
             started,
             end: self.end,
             suite: run.suite,
@@ -382,13 +528,17 @@ impl ReportBuilder {
             requirements,
             characteristics: characteristics(self.characteristics),
             failure_groups: signature::groups(&cases),
+            measurements: measurements(measured),
             cases,
-        })
+        };
+        report.conclusion = report.conclude(report.options.flake_budget);
+        report.exit_code = report.conclusion.exit_code();
+        Ok(report)
     }
 }
 
 impl CaseFold {
-    fn finish(self) -> CaseResult {
+    fn finish(self, claim: Option<Claim>) -> CaseResult {
         let mut result = self.result;
         result.attempts = self
             .attempts
@@ -400,6 +550,22 @@ impl CaseFold {
             CaseVerdict::NotRun if result.skip.is_some() => CaseVerdict::Skip,
             verdict => verdict,
         };
+        if let Some(claim) = claim
+            && !matches!(result.verdict, CaseVerdict::Skip | CaseVerdict::NotRun)
+        {
+            let mut trial = SequentialTest::new(claim);
+            for attempt in attempts {
+                trial.add(attempt.attempt, attempt.verdict);
+            }
+            result.claim = Some(ClaimResult {
+                claim,
+                decision: trial.decision(),
+                attempts: trial.counted(),
+            });
+            if result.verdict == CaseVerdict::Pass && trial.decision() != Decision::Proven {
+                result.verdict = CaseVerdict::Undecided;
+            }
+        }
         if result.verdict == CaseVerdict::Skip {
             let stated = attempts.iter().find_map(|attempt| attempt.skip.clone());
             result.skip = stated.or(result.skip);
@@ -408,21 +574,18 @@ impl CaseFold {
         let (passed, failed) = (count(Verdict::Pass), count(Verdict::Fail));
         result.failure_rate = Rate::new(failed, passed + failed);
         result.convergence_ms = Distribution::of(attempts.iter().filter_map(|a| a.convergence_ms));
-        result.measurements = self
-            .measured
-            .into_iter()
-            .filter_map(|((name, unit), values)| {
-                let values = Distribution::of(values)?;
-                Some(Measurement { name, unit, values })
-            })
-            .collect();
+        result.measurements = measurements(self.measured);
         result
     }
 }
 
 impl AttemptFold {
     fn finish(self, number: u32) -> Attempt {
-        let (started, seed) = self.started.unzip();
+        let (mut started, mut seed, mut stress, mut shape) = (None, None, None, None);
+        if let Some(start) = self.started {
+            (started, seed) = (Some(start.time), Some(start.seed));
+            (stress, shape) = (start.stress, start.shape);
+        }
         let Some(finished) = self.finished else {
             let after = match self.last_step {
                 Some((index, verb)) => format!("after step {index} ({verb})"),
@@ -433,6 +596,8 @@ impl AttemptFold {
                 verdict: Verdict::Infra,
                 seed,
                 started,
+                stress,
+                shape,
                 duration_ms: 0.0,
                 convergence_ms: None,
                 checks: 0,
@@ -445,11 +610,15 @@ impl AttemptFold {
                 evidence: None,
             };
         };
-        let mut attempt = Attempt {
+        let verdict = finished.judged();
+        let asserted_nothing = verdict == Verdict::Infra && finished.verdict == Verdict::Pass;
+        Attempt {
             attempt: number,
-            verdict: finished.verdict,
+            verdict,
             seed,
             started,
+            stress,
+            shape,
             duration_ms: finished.duration_ms,
             convergence_ms: finished.convergence_ms,
             checks: finished.checks,
@@ -457,18 +626,14 @@ impl AttemptFold {
             failures: finished.failures,
             warnings: finished.warnings,
             skip: finished.skip,
-            infra: finished.infra,
+            infra: if asserted_nothing {
+                Some("the attempt asserted nothing".to_owned())
+            } else {
+                finished.infra
+            },
             complaint: finished.complaint,
             evidence: finished.evidence,
-        };
-        // A pass has to be earned, whatever the log calls it.
-        if attempt.verdict == Verdict::Pass && !attempt.failures.is_empty() {
-            attempt.verdict = Verdict::Fail;
-        } else if attempt.verdict == Verdict::Pass && attempt.checks == 0 {
-            attempt.verdict = Verdict::Infra;
-            attempt.infra = Some("the attempt asserted nothing".to_owned());
         }
-        attempt
     }
 }
 
@@ -489,20 +654,56 @@ fn end_problem(end: Option<&End>) -> Option<String> {
     })
 }
 
+fn measurements(measured: BTreeMap<(String, String), Vec<f64>>) -> Vec<Measurement> {
+    let distribution = |((name, unit), values)| {
+        let values = Distribution::of(values)?;
+        Some(Measurement { name, unit, values })
+    };
+    measured.into_iter().filter_map(distribution).collect()
+}
+
 /// Cases of a completed run with fewer attempts than asked for: some of the log, or of the run, is missing.
-fn missing_attempts(cases: &[CaseResult], runs: u32) -> Option<String> {
+fn missing_attempts(cases: &[CaseResult], options: &Options) -> Option<String> {
+    if options.until_confidence.is_some() || options.for_ms.is_some() {
+        // Then the number is a limit and not an order.
+        return None;
+    }
+    let (runs, shard) = (options.runs, options.shard);
+    let wanted = |case: &CaseResult| match shard {
+        None => runs as usize,
+        Some(shard) => (1..=runs).filter(|at| shard.holds(&case.id, *at)).count(),
+    };
     let missing = |case: &&CaseResult| {
-        let done = case.attempts.len() as u64;
-        case.verdict != CaseVerdict::Skip && done < u64::from(runs)
+        case.verdict != CaseVerdict::Skip && case.attempts.len() < wanted(case)
     };
     let mut short = cases.iter().filter(missing);
     let first = short.next()?;
     let (id, done, more) = (&first.id, first.attempts.len(), short.count());
-    let others = match more {
+    let (wanted, others) = (wanted(first), and_more(more));
+    Some(format!("case {id} has {done} of {wanted} attempts{others}"))
+}
+
+/// Cases for which the attempts do not decide the claim that they were to decide.
+fn undecided(cases: &[CaseResult]) -> Option<String> {
+    let open = |case: &&CaseResult| {
+        let claim = case.claim.as_ref();
+        claim.is_some_and(|claim| claim.decision == Decision::Open)
+    };
+    let mut open = cases.iter().filter(open);
+    let first = open.next()?;
+    let claim = first.claim.as_ref()?;
+    let (id, others) = (&first.id, and_more(open.count()));
+    Some(format!(
+        "{} is neither proven nor refuted for case {id} after {} attempts{others}",
+        claim.claim, claim.attempts
+    ))
+}
+
+fn and_more(more: usize) -> String {
+    match more {
         0 => String::new(),
         _ => format!(" (and {more} more cases)"),
-    };
-    Some(format!("case {id} has {done} of {runs} attempts{others}"))
+    }
 }
 
 /// Requirements that warnings of the case violate: always, or in some of the attempts that say anything.

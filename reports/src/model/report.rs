@@ -11,6 +11,7 @@ use super::verdict::{CaseVerdict, Conclusion, Counts};
 use crate::event::{
     CandidateInfo, Failure, FinishReason, Machine, Options, PlannedCase, Skip, Suite, Verdict,
 };
+use crate::sequential::{Claim, Decision};
 
 /// Version of the report format. Fields may be added without raising it; readers ignore those they do not know.
 pub const REPORT_FORMAT_VERSION: u32 = 1;
@@ -36,6 +37,12 @@ pub struct Report {
     pub end: Option<End>,
     /// From the first event to the last, in milliseconds.
     pub duration_ms: f64,
+    /// As `durationMs`, without the time between the processes of a run that was resumed.
+    #[serde(default)]
+    pub active_ms: f64,
+    /// Every time the run was resumed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resumed: Vec<Resumption>,
     /// The suite that ran.
     pub suite: Suite,
     /// The proxy under test.
@@ -56,6 +63,9 @@ pub struct Report {
     pub requirements: Vec<RequirementResult>,
     /// What the candidate does where the Kubernetes API leaves a choice, by id.
     pub characteristics: Vec<CharacteristicResult>,
+    /// Everything that was measured, over all cases, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub measurements: Vec<Measurement>,
     /// The failed attempts grouped by what went wrong, the largest group first.
     #[serde(default)]
     pub failure_groups: Vec<FailureGroup>,
@@ -66,7 +76,53 @@ pub struct Report {
 impl Report {
     /// The conclusion under another flake budget than the run's own.
     pub fn conclude(&self, flake_budget: u32) -> Conclusion {
-        Conclusion::of(&self.totals.cases, self.problems.is_empty(), flake_budget)
+        // A claim that is refuted is no tolerable flake.
+        let budget = if self.refuted().next().is_some() {
+            0
+        } else {
+            flake_budget
+        };
+        let mut cases = self.totals.cases;
+        if self.options.shard.is_some() {
+            // Nobody expected these here; that no attempt of a shard is missing is a matter of its problems.
+            let elsewhere = self.cases.iter().filter(|case| self.is_elsewhere(case));
+            let elsewhere = elsewhere.count() as u64;
+            cases.not_run -= elsewhere;
+            cases.total -= elsewhere;
+        }
+        let conclusion = Conclusion::of(&cases, self.problems.is_empty(), budget);
+        let whole = self.options.shard.is_none();
+        match conclusion {
+            Conclusion::Conformant if !whole => Conclusion::ShardPassed,
+            Conclusion::NothingRan if !whole && !self.cases.is_empty() => Conclusion::ShardPassed,
+            conclusion => conclusion,
+        }
+    }
+
+    /// Whether the run is a shard and all attempts of the case belong to other ones.
+    pub fn is_elsewhere(&self, case: &CaseResult) -> bool {
+        let Some(shard) = self.options.shard else {
+            return false;
+        };
+        let runs = self.options.runs;
+        let held = |attempt| shard.holds(&case.id, attempt);
+        case.verdict == CaseVerdict::NotRun && runs > 0 && !(1..=runs).any(held)
+    }
+
+    /// The cases for which the claim of the run is refuted.
+    pub fn refuted(&self) -> impl Iterator<Item = &CaseResult> {
+        self.cases.iter().filter(|case| {
+            let claim = case.claim.as_ref();
+            claim.is_some_and(|claim| claim.decision == Decision::Refuted)
+        })
+    }
+
+    /// Attempts that count for nothing, because the run broke off in the middle of them.
+    pub fn void_attempts(&self) -> u64 {
+        self.resumed
+            .iter()
+            .map(|resumed| resumed.void_attempts)
+            .sum()
     }
 
     /// The exit code under a flake budget: 0 conformant, 1 not conformant, 3 flaky beyond the budget, 4 infrastructure
@@ -78,6 +134,7 @@ impl Report {
     /// Whether the flaky cases of the run are within its own budget.
     pub fn flakes_tolerated(&self) -> bool {
         self.totals.cases.flaky <= u64::from(self.options.flake_budget)
+            && self.refuted().next().is_none()
     }
 
     /// The cases with one verdict, in the order of the plan.
@@ -86,6 +143,20 @@ impl Report {
             .iter()
             .filter(move |case| case.verdict == verdict)
     }
+}
+
+/// A run that went on in another process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Resumption {
+    /// When: RFC 3339, UTC.
+    pub time: String,
+    /// Attempts that were under way when the run broke off: they count for nothing and were made again.
+    pub void_attempts: u64,
+    /// Bytes of a torn last line that were cut off the log.
+    pub torn_bytes: u64,
+    /// Kernel release from there on.
+    pub kernel: String,
 }
 
 /// How a run ended.
@@ -231,6 +302,9 @@ pub struct CaseResult {
     /// How often it failed; absent when no attempt passed or failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure_rate: Option<Rate>,
+    /// Whether the claim that it was repeated for is proven.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<ClaimResult>,
     /// The convergence its attempts measured, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub convergence_ms: Option<Distribution>,
@@ -254,6 +328,7 @@ impl CaseResult {
             verdict: CaseVerdict::NotRun,
             skip: case.skip,
             failure_rate: None,
+            claim: None,
             convergence_ms: None,
             measurements: Vec::new(),
             attempts: Vec::new(),
@@ -276,7 +351,35 @@ impl CaseResult {
     }
 }
 
-/// The distribution of a measured number over a case's attempts.
+/// What a case's attempts say about the claim of the run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimResult {
+    /// The claim.
+    pub claim: Claim,
+    /// `open` when there were too few attempts to decide it: then it is not proven.
+    pub decision: Decision,
+    /// How many attempts that passed or failed the decision took, or all of them while there is none.
+    pub attempts: u64,
+}
+
+/// `rate<1% @95% is proven after 299 attempts`.
+impl std::fmt::Display for ClaimResult {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let decision = match self.decision {
+            Decision::Proven => "is proven",
+            Decision::Refuted => "is refuted",
+            Decision::Open => "is undecided",
+        };
+        write!(
+            f,
+            "{} {decision} after {} attempts",
+            self.claim, self.attempts
+        )
+    }
+}
+
+/// The distribution of a measured number over some attempts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Measurement {
@@ -302,6 +405,12 @@ pub struct Attempt {
     /// When it started: RFC 3339, UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started: Option<String>,
+    /// What made life harder for it, with the dose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stress: Option<String>,
+    /// In what its world differed from the one of the document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shape: Option<String>,
     /// How long it took, in milliseconds; 0 when it never finished.
     pub duration_ms: f64,
     /// The longest convergence it measured, in milliseconds.

@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::report::{Attempt, CaseResult};
+use super::report::CaseResult;
 use crate::event::{Failure, Verdict};
 
 /// What failures of one cause have in common.
@@ -56,7 +56,10 @@ pub(super) fn groups(cases: &[CaseResult]) -> Vec<FailureGroup> {
     let mut members: BTreeMap<Signature, BTreeSet<&str>> = BTreeMap::new();
     for case in cases {
         for attempt in case.attempts_with(Verdict::Fail) {
-            let Some((signature, failure)) = Signature::of(case, attempt) else {
+            let complaint = attempt.complaint.as_deref();
+            let Some((signature, failure)) =
+                Signature::of(&case.requirements, &attempt.failures, complaint)
+            else {
                 continue;
             };
             members
@@ -92,24 +95,24 @@ pub(super) fn groups(cases: &[CaseResult]) -> Vec<FailureGroup> {
 }
 
 impl Signature {
-    /// The signature of a failed attempt and the failure it comes from; `None` when the attempt recorded no failure.
-    fn of<'a>(case: &CaseResult, attempt: &'a Attempt) -> Option<(Self, &'a Failure)> {
-        let first_step = attempt.failures.iter().filter_map(|f| f.step).min();
-        attempt
-            .failures
+    /// The signature of a failed attempt and the failure it comes from: out of the requirements that its case names, the attempt's
+    /// failures, and the candidate's last complaint. `None` when there is no failure.
+    pub fn of<'a>(
+        requirements: &[String],
+        failures: &'a [Failure],
+        complaint: Option<&str>,
+    ) -> Option<(Self, &'a Failure)> {
+        let first_step = failures.iter().filter_map(|f| f.step).min();
+        failures
             .iter()
             .filter(|failure| failure.step == first_step)
             .map(|failure| {
                 let signature = Self {
-                    requirement: requirement(case, failure),
+                    requirement: requirement(requirements, failure),
                     verb: failure.verb.clone(),
                     kind: failure.kind.clone(),
                     cell: failure.cell.as_deref().map(cell_class).unwrap_or_default(),
-                    log: attempt
-                        .complaint
-                        .as_deref()
-                        .map(without_numbers)
-                        .unwrap_or_default(),
+                    log: complaint.map(without_numbers).unwrap_or_default(),
                 };
                 (signature, failure)
             })
@@ -138,13 +141,12 @@ impl std::fmt::Display for Signature {
     }
 }
 
-fn requirement(case: &CaseResult, failure: &Failure) -> String {
+fn requirement(case: &[String], failure: &Failure) -> String {
     let blamed = &failure.requirements;
-    case.requirements
-        .iter()
+    case.iter()
         .find(|own| blamed.is_empty() || blamed.contains(own))
         .or(blamed.first())
-        .or(case.requirements.first())
+        .or(case.first())
         .cloned()
         .unwrap_or_default()
 }

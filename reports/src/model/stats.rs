@@ -1,4 +1,7 @@
-//! The two statistics of a report: how often something fails, and how a measured number is distributed.
+//! The statistics of a report: how often something fails, how often it may fail at most, and how a measured number is
+//! distributed.
+
+use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -23,37 +26,118 @@ pub struct Rate {
     pub low: f64,
     /// Upper end of the interval.
     pub high: f64,
+    /// One-sided upper bound of the true rate at 95 %: what to quote when nothing failed. See [`upper_bound`].
+    #[serde(default = "one")]
+    pub upper_bound: f64,
+}
+
+/// A report of an older suite says nothing about the bound.
+fn one() -> f64 {
+    1.0
+}
+
+/// The exact (Clopper-Pearson) one-sided upper bound of the true rate at 95 %, after `failed` of `of`: with a higher rate, so few
+/// failures would be seen in less than one of twenty runs. 1 when nothing was tried.
+///
+/// It is lower than [`Rate::high`], which shares the error of 5 % with the other end of the interval.
+pub fn upper_bound(failed: u64, of: u64) -> f64 {
+    if failed >= of {
+        return 1.0;
+    }
+    quantile(failed as f64 + 1.0, (of - failed) as f64, CONFIDENCE)
+}
+
+/// The ends of the exact (Clopper-Pearson) interval that leaves out so much on either side. Counts need not be whole, so that
+/// something can count for half a failure.
+///
+/// Source: C. J. Clopper, E. S. Pearson, Biometrika 26 (1934): quantiles of Beta distributions.
+pub fn interval(failed: f64, of: f64, tail: f64) -> (f64, f64) {
+    let low = if failed <= 0.0 {
+        0.0
+    } else {
+        quantile(failed, of - failed + 1.0, tail)
+    };
+    let high = if failed >= of {
+        1.0
+    } else {
+        quantile(failed + 1.0, of - failed, 1.0 - tail)
+    };
+    (low, high)
+}
+
+fn quantile(a: f64, b: f64, p: f64) -> f64 {
+    Beta::new(a, b).map_or(f64::NAN, |distribution| distribution.inverse_cdf(p))
+}
+
+/// A share as percent with two digits, rounded up, so that what was a bound still is one: 0.009969 is `1 %`.
+pub fn at_most(share: f64) -> String {
+    let percent = share * 100.0;
+    if !percent.is_finite() || percent <= 0.0 {
+        return "0 %".to_owned();
+    }
+    let digits = (1 - percent.log10().floor() as i32).max(0);
+    let scale = 10_f64.powi(digits);
+    // What is above a step by less than the quantile's accuracy is not rounded up to the next one.
+    let up = (percent * scale - 1e-6).ceil() / scale;
+    format!("{up} %")
+}
+
+/// `129909 runs, 48 failures, 0.037 % [0.027, 0.049]`: the rate and its interval in percent.
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = |count: u64| if count == 1 { "" } else { "s" };
+        write!(
+            f,
+            "{} run{}, {} failure{}, {:.3} % [{:.3}, {:.3}]",
+            self.of,
+            plural(self.of),
+            self.failed,
+            plural(self.failed),
+            self.rate * 100.0,
+            self.low * 100.0,
+            self.high * 100.0
+        )
+    }
 }
 
 impl Rate {
     /// The rate of `failed` out of `of`; `None` when nothing was tried.
-    ///
-    /// Source: C. J. Clopper, E. S. Pearson, Biometrika 26 (1934): quantiles of Beta distributions.
     pub fn new(failed: u64, of: u64) -> Option<Self> {
         if of == 0 || failed > of {
             return None;
         }
         let (k, n) = (failed as f64, of as f64);
-        let tail = (1.0 - CONFIDENCE) / 2.0;
-        let quantile = |a: f64, b: f64, p: f64| {
-            Beta::new(a, b).map_or(f64::NAN, |distribution| distribution.inverse_cdf(p))
-        };
-        let low = match failed {
-            0 => 0.0,
-            _ => quantile(k, n - k + 1.0, tail),
-        };
-        let high = match failed {
-            _ if failed == of => 1.0,
-            _ => quantile(k + 1.0, n - k, 1.0 - tail),
-        };
+        let (low, high) = interval(k, n, (1.0 - CONFIDENCE) / 2.0);
         Some(Self {
             failed,
             of,
             rate: rounded(k / n),
             low: rounded(low.clamp(0.0, 1.0)),
             high: rounded(high.clamp(0.0, 1.0)),
+            upper_bound: rounded(upper_bound(failed, of).clamp(0.0, 1.0)),
         })
     }
+
+    /// The rate in words, as far as it is known: `0 of 299: below 1 % at 95 %` or `3 of 20: 15 % [3.2, 38]`.
+    pub fn words(&self) -> String {
+        let (failed, of) = (self.failed, self.of);
+        if failed == 0 {
+            return format!("0 of {of}: below {} at 95 %", at_most(self.upper_bound));
+        }
+        let [rate, low, high] =
+            [self.rate, self.low, self.high].map(|share| significant(share * 100.0));
+        format!("{failed} of {of}: {rate} % [{low}, {high}]")
+    }
+}
+
+/// Two significant digits, and no more than that behind the point.
+fn significant(value: f64) -> String {
+    if value == 0.0 {
+        return "0".to_owned();
+    }
+    let digits = (1 - value.log10().floor() as i32).clamp(0, 6);
+    let scale = 10_f64.powi(digits);
+    ((value * scale).round() / scale).to_string()
 }
 
 /// Nine decimal places: more than the quantile's accuracy, and the same on every platform.
@@ -156,6 +240,63 @@ mod tests {
                     assert!((tail - 0.025).abs() < 1e-5, "{rate:?} upper tail {tail}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn upper_bounds_are_those_of_the_tables() {
+        // Without a failure it is 1 - 0.05^(1/n); the "rule of three" is its approximation 3/n.
+        for (failed, of, bound) in [
+            (0, 1, 0.95),
+            (0, 10, 0.2589),
+            (0, 100, 0.02951),
+            (0, 299, 0.009969),
+            (1, 10, 0.3942),
+            (5, 100, 0.1022),
+            (3, 3, 1.0),
+            (0, 0, 1.0),
+        ] {
+            let found = upper_bound(failed, of);
+            assert!((found - bound).abs() < 1e-4, "{failed}/{of}: {found}");
+        }
+    }
+
+    #[test]
+    fn rates_in_words() {
+        for (failed, of, words) in [
+            (0, 1, "0 of 1: below 95 % at 95 %"),
+            (0, 20, "0 of 20: below 14 % at 95 %"),
+            (0, 298, "0 of 298: below 1.1 % at 95 %"),
+            (0, 299, "0 of 299: below 1 % at 95 %"),
+            (0, 598, "0 of 598: below 0.5 % at 95 %"),
+            (0, 100_000, "0 of 100000: below 0.003 % at 95 %"),
+            (3, 20, "3 of 20: 15 % [3.2, 38]"),
+            (5, 5, "5 of 5: 100 % [48, 100]"),
+            (48, 129_909, "48 of 129909: 0.037 % [0.027, 0.049]"),
+        ] {
+            assert_eq!(Rate::new(failed, of).unwrap().words(), words);
+        }
+        assert_eq!(
+            Rate::new(48, 129_909).unwrap().to_string(),
+            "129909 runs, 48 failures, 0.037 % [0.027, 0.049]"
+        );
+        assert_eq!(
+            Rate::new(1, 1).unwrap().to_string(),
+            "1 run, 1 failure, 100.000 % [2.500, 100.000]"
+        );
+    }
+
+    #[test]
+    fn bounds_are_rounded_up() {
+        for (share, text) in [
+            (0.0, "0 %"),
+            (0.5, "50 %"),
+            (0.001_01, "0.11 %"),
+            (0.001, "0.1 %"),
+            (0.123_4, "13 %"),
+            (1.0, "100 %"),
+        ] {
+            assert_eq!(at_most(share), text);
         }
     }
 

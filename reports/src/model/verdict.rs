@@ -22,6 +22,8 @@ pub enum CaseVerdict {
     Flaky,
     /// No attempt failed, but the machine or the harness got in the way of at least one.
     Infra,
+    /// Every attempt passed, but there were too few of them to prove what the run was to prove.
+    Undecided,
     /// Not run, for a stated reason.
     Skip,
     /// Planned and never finished, or (for a requirement) not proven by anything that ran.
@@ -30,11 +32,12 @@ pub enum CaseVerdict {
 
 impl CaseVerdict {
     /// All verdicts, in the order reports show them.
-    pub const ALL: [CaseVerdict; 6] = [
+    pub const ALL: [CaseVerdict; 7] = [
         CaseVerdict::Pass,
         CaseVerdict::Fail,
         CaseVerdict::Flaky,
         CaseVerdict::Infra,
+        CaseVerdict::Undecided,
         CaseVerdict::Skip,
         CaseVerdict::NotRun,
     ];
@@ -46,6 +49,7 @@ impl CaseVerdict {
             CaseVerdict::Fail => "fail",
             CaseVerdict::Flaky => "flaky",
             CaseVerdict::Infra => "infra",
+            CaseVerdict::Undecided => "undecided",
             CaseVerdict::Skip => "skip",
             CaseVerdict::NotRun => "not-run",
         }
@@ -94,6 +98,9 @@ pub struct Counts {
     pub flaky: u64,
     /// Cases that the machine or the harness got in the way of.
     pub infra: u64,
+    /// Cases that passed too few times to prove what they were to prove.
+    #[serde(default)]
+    pub undecided: u64,
     /// Cases that were skipped for a stated reason.
     pub skip: u64,
     /// Cases that were planned and never finished.
@@ -113,6 +120,7 @@ impl Counts {
             CaseVerdict::Fail => &mut self.fail,
             CaseVerdict::Flaky => &mut self.flaky,
             CaseVerdict::Infra => &mut self.infra,
+            CaseVerdict::Undecided => &mut self.undecided,
             CaseVerdict::Skip => &mut self.skip,
             CaseVerdict::NotRun => &mut self.not_run,
         }
@@ -126,7 +134,7 @@ impl Counts {
 
     /// Cases that were tried at all.
     pub fn executed(&self) -> u64 {
-        self.pass + self.fail + self.flaky + self.infra
+        self.pass + self.fail + self.flaky + self.infra + self.undecided
     }
 
     /// The verdict of the whole group: the worst there is, where skipped cases do not spoil those that pass.
@@ -135,6 +143,7 @@ impl Counts {
             CaseVerdict::Fail,
             CaseVerdict::Flaky,
             CaseVerdict::Infra,
+            CaseVerdict::Undecided,
             CaseVerdict::NotRun,
             CaseVerdict::Pass,
             CaseVerdict::Skip,
@@ -168,6 +177,8 @@ pub enum Conclusion {
     Infra,
     /// Every case was skipped, or the plan was empty.
     NothingRan,
+    /// The run is one shard of several, and everything in it passed. Only all of them together can show conformance.
+    ShardPassed,
 }
 
 impl Conclusion {
@@ -179,7 +190,7 @@ impl Conclusion {
             Conclusion::NotConformant
         } else if cases.flaky > u64::from(flake_budget) {
             Conclusion::Flaky
-        } else if cases.infra > 0 || cases.not_run > 0 || !complete {
+        } else if cases.infra > 0 || cases.undecided > 0 || cases.not_run > 0 || !complete {
             Conclusion::Infra
         } else if cases.executed() == 0 {
             Conclusion::NothingRan
@@ -188,11 +199,11 @@ impl Conclusion {
         }
     }
 
-    /// The exit code of the command: 0 conformant, 1 not conformant, 3 flaky beyond the budget, 4 infrastructure trouble,
+    /// The exit code of the command: 0 conformant (or, of a shard, nothing against it), 1 not conformant, 3 flaky beyond the budget, 4 infrastructure trouble,
     /// 5 nothing ran. (2 is usage, which no report exists for.)
     pub fn exit_code(self) -> i32 {
         match self {
-            Conclusion::Conformant => 0,
+            Conclusion::Conformant | Conclusion::ShardPassed => 0,
             Conclusion::NotConformant => 1,
             Conclusion::Flaky => 3,
             Conclusion::Infra => 4,
@@ -208,6 +219,7 @@ impl Conclusion {
             Conclusion::Flaky => "Flaky",
             Conclusion::Infra => "Inconclusive",
             Conclusion::NothingRan => "Nothing ran",
+            Conclusion::ShardPassed => "Shard passed",
         }
     }
 }
@@ -282,6 +294,8 @@ mod tests {
             (&[C::Flaky, C::Infra], true, 1, 4),
             (&[C::Pass, C::Infra], true, 0, 4),
             (&[C::Pass, C::NotRun], true, 0, 4),
+            (&[C::Pass, C::Undecided], true, 0, 4),
+            (&[C::Undecided], true, 9, 4),
             (&[C::NotRun], false, 0, 4),
             (&[C::Skip], true, 0, 5),
             (&[], true, 0, 5),
@@ -307,6 +321,6 @@ mod tests {
             .into_iter()
             .map(|verdict| counts.get(verdict))
             .sum();
-        assert_eq!((counts.total, sum, counts.fail), (7, 7, 2));
+        assert_eq!((counts.total, sum, counts.fail), (8, 8, 2));
     }
 }

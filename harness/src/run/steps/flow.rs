@@ -180,7 +180,7 @@ impl Attempt<'_> {
             if view.right {
                 if let Some(first) = view.first_right {
                     let blackout = first.saturating_sub(since) as f64 / 1e6;
-                    self.findings.measure("flow moved", "ms", blackout);
+                    self.findings.measure("blackout", "ms", blackout);
                 }
                 if let Some(wrong) = view.last_wrong {
                     self.findings.measure(

@@ -280,10 +280,15 @@ impl Attempt<'_> {
             }
             return;
         };
-        self.findings
-            .measure("connect latency p50", "us", median as f64);
-        self.findings
-            .measure("connect latency max", "us", max as f64);
+        let nearest = |percent: usize| latencies[(latencies.len() * percent).div_ceil(100) - 1];
+        for (name, value) in [
+            ("connect latency p50", median),
+            ("connect latency p90", nearest(90)),
+            ("connect latency p99", nearest(99)),
+            ("connect latency max", max),
+        ] {
+            self.findings.measure(name, "us", value as f64);
+        }
         if let Some(ceiling) = step.latency {
             self.findings.checked(true);
             if u128::from(median) > ceiling.0.as_micros() {
