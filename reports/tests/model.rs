@@ -7,7 +7,10 @@ use proptest::prelude::*;
 use reports::directory::{self, DirectoryError, Writing};
 use reports::event::{Event, EventBody, FinishReason, SkipKind, Verdict};
 use reports::log::FILE_NAME;
-use reports::model::{CaseVerdict, ModelError};
+use reports::model::{CaseVerdict, Conclusion, ModelError};
+use reports::sequential::Decision;
+use reports::shard::Shard;
+use reports::status::Tally;
 use reports::{EventWriter, Report, write_all};
 
 fn verdict_of(report: &Report, requirement: &str) -> CaseVerdict {
@@ -309,6 +312,154 @@ fn an_ended_run_may_go_on_and_pauses_do_not_count() {
         assert_eq!(report.active_ms, 5_000.0, "{time}");
         assert!(report.duration_ms >= 0.0, "{time}");
     }
+}
+
+/// A run that is to decide `rate<50% @95%` for every case, at most so many times each.
+fn claiming(most: u32, cases: &[(&str, &[Verdict])]) -> Report {
+    let mut run = Run::new(most);
+    run.start.options.until_confidence = Some("rate<50% @95%".parse().unwrap());
+    run.start.options.flake_budget = 9;
+    for (id, verdicts) in cases {
+        run.case(id, &["SVC-1"], verdicts);
+    }
+    run.report()
+}
+
+#[test]
+fn only_what_is_proven_passes() {
+    use Verdict::{Fail, Infra, Pass};
+    let of = |verdicts: &[Verdict]| {
+        let report = claiming(20, &[("c", verdicts)]);
+        let claim = report.cases[0].claim.clone().unwrap();
+        (report.cases[0].verdict, claim.decision, report.exit_code)
+    };
+    // Five passes prove it, seven failures refute it.
+    assert_eq!(of(&[Pass; 5]), (CaseVerdict::Pass, Decision::Proven, 0));
+    assert_eq!(of(&[Pass; 4]), (CaseVerdict::Undecided, Decision::Open, 4));
+    assert_eq!(of(&[Fail; 7]), (CaseVerdict::Fail, Decision::Refuted, 1));
+    assert_eq!(of(&[Fail; 6]), (CaseVerdict::Fail, Decision::Open, 1));
+    let mut some = vec![Fail; 12];
+    some.push(Pass);
+    assert_eq!(
+        of(&some),
+        (CaseVerdict::Flaky, Decision::Refuted, 3),
+        "a refuted claim is beyond every flake budget"
+    );
+    assert_eq!(
+        of(&[Fail, Pass, Pass]),
+        (CaseVerdict::Flaky, Decision::Open, 4),
+        "what is open is not tolerated either"
+    );
+    let mut late = vec![Pass; 5];
+    late.push(Fail);
+    assert_eq!(
+        of(&late),
+        (CaseVerdict::Flaky, Decision::Proven, 0),
+        "the first decision stays, and the budget covers the flake"
+    );
+    assert_eq!(
+        of(&[Pass, Pass, Infra, Pass, Pass, Pass]),
+        (CaseVerdict::Infra, Decision::Proven, 4),
+        "proven or not, something got in the way"
+    );
+    let report = claiming(
+        20,
+        &[("a", &[Pass; 5]), ("b", &[Pass; 4]), ("c", &[Pass; 2])],
+    );
+    assert_eq!(
+        report.problems,
+        [
+            "rate<50% @95% is neither proven nor refuted for case b after 4 attempts (and 1 more cases)"
+        ]
+    );
+    let junit = reports::junit::render(&report);
+    assert!(junit.contains("type=\"undecided\""), "{junit}");
+    let markdown = reports::markdown::render(&report);
+    assert!(markdown.contains("## Undecided"), "{markdown}");
+}
+
+#[test]
+fn a_shard_never_says_conformant() {
+    let mut run = Run::new(2);
+    let shard = Shard { index: 1, of: 2 };
+    run.start.options.shard = Some(shard);
+    let ids: Vec<String> = (0..6).map(|number| format!("case-{number}")).collect();
+    for id in &ids {
+        run.plan(id, &["SVC-1"]);
+        for attempt in 1..=2 {
+            if shard.holds(id, attempt) {
+                run.attempt(id, attempt, Verdict::Pass);
+            }
+        }
+    }
+    let report = run.report();
+    let elsewhere: Vec<&str> = report
+        .cases
+        .iter()
+        .filter(|case| report.is_elsewhere(case))
+        .map(|case| case.id.as_str())
+        .collect();
+    assert!(
+        !elsewhere.is_empty() && elsewhere.len() < 6,
+        "{elsewhere:?}"
+    );
+    assert_eq!(report.conclusion, Conclusion::ShardPassed);
+    assert_eq!((report.exit_code, report.problems.len()), (0, 0));
+    let (junit, markdown) = (
+        reports::junit::render(&report),
+        reports::markdown::render(&report),
+    );
+    for id in elsewhere {
+        assert!(!junit.contains(&format!("name=\"{id}\"")), "{junit}");
+    }
+    assert!(!markdown.contains("Conformant"), "{markdown}");
+
+    // One of its own attempts is missing.
+    let last = run.body.pop();
+    let report = run.report();
+    assert_eq!(report.exit_code, 4, "{:?}", report.problems);
+    run.body.extend(last);
+    run.end = Some(FinishReason::Interrupted);
+    assert_eq!(run.report().exit_code, 4);
+    run.end = Some(FinishReason::Completed);
+    if let Some(EventBody::AttemptFinished(finished)) = run.body.last_mut() {
+        finished.verdict = Verdict::Fail;
+    }
+    assert_ne!(run.report().exit_code, 0);
+}
+
+#[test]
+fn a_status_counts_what_the_report_counts() {
+    use Verdict::{Fail, Infra, Pass};
+    let mut run = Run::new(3);
+    run.case("c", &["SVC-1"], &[Pass, Fail, Infra])
+        .case("d", &["SVC-1"], &[Fail, Pass, Pass]);
+    run.plan("e", &["SVC-1"]).skip = Some(fixture::skip(SkipKind::ProviderCannot));
+    run.plan("f", &["SVC-1"]);
+    run.attempt("d", 4, Pass);
+    run.body.pop();
+    run.resumed();
+    let mut tally = Tally::default();
+    run.events().iter().for_each(|event| tally.push(event));
+    let (status, report) = (tally.status(1_000.0, None), run.report());
+    assert_eq!(status.attempts, report.totals.attempts);
+    assert_eq!((status.cases, status.untried, status.resumed), (3, 1, 1));
+    assert_eq!(status.end, Some(FinishReason::Completed));
+    let names: Vec<&str> = status
+        .least_certain
+        .iter()
+        .map(|c| c.case.as_str())
+        .collect();
+    assert_eq!(names, ["f", "c", "d"]);
+    assert_eq!(status.worst_core.unwrap().case, "f");
+    assert_eq!(status.failures.len(), report.failure_groups.len());
+    assert_eq!(status.failures[0].attempts, 2);
+    assert_eq!(status.failures[0].first, ("c".to_owned(), 2));
+    assert_eq!(status.failures[0].last, ("d".to_owned(), 1));
+    assert_eq!(
+        status.failures[0].signature,
+        report.failure_groups[0].signature
+    );
 }
 
 #[test]

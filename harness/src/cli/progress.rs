@@ -240,9 +240,13 @@ impl Progress {
         line
     }
 
-    /// The bar goes away.
+    /// The bar goes away; of many attempts the rate stays.
     pub fn finish(&mut self) {
         self.bar.finish_and_clear();
+        if self.many {
+            self.stress = None;
+            super::print(&format!("{}\n", self.rate()));
+        }
     }
 
     /// The table per requirement area, the verdict, and where the reports are.

@@ -60,6 +60,23 @@ impl Cases {
         })
     }
 
+    /// Cases that a test has prepared, under other names.
+    #[cfg(test)]
+    pub(crate) fn named(
+        cases: impl IntoIterator<Item = (String, Result<Arc<Case>, Skip>)>,
+        seed: u64,
+    ) -> Self {
+        let entry = |(id, case)| Entry {
+            id,
+            case,
+            seed: None,
+        };
+        Self {
+            entries: cases.into_iter().map(entry).collect(),
+            seed,
+        }
+    }
+
     /// How many there are, skipped ones included.
     pub fn len(&self) -> usize {
         self.entries.len()

@@ -10,6 +10,47 @@ fn flags_and_values_that_do_not_exist() {
         (&["certify", "--seed", "x"], "--seed"),
         (&["certify", "--runs", "0"], "--runs"),
         (&["certify", "--profile", "hard"], "core"),
+        (
+            &["certify", "--until-confidence", "1%"],
+            "a claim is like 'rate<1% @95%'",
+        ),
+        (&["certify", "--until-confidence", "rate<1%"], "no '@'"),
+        (
+            &["certify", "--until-confidence", "rate<1% @95%", "--stress"],
+            "cannot be used with",
+        ),
+        (
+            &[
+                "certify",
+                "--until-confidence",
+                "rate<1% @95%",
+                "--shard",
+                "1/2",
+            ],
+            "cannot be used with",
+        ),
+        (&["certify", "--for", "10m"], "--for needs --stress"),
+        (
+            &["certify", "--stress", "--for", "soon"],
+            "'soon' is not a duration",
+        ),
+        (&["certify", "--shard", "1/2"], "--shard needs --seed"),
+        (
+            &["certify", "--shard", "3/2", "--seed", "1"],
+            "counted from 1",
+        ),
+        (
+            &["certify", "--shard", "auto/2", "--seed", "1"],
+            "JOB_COMPLETION_INDEX is not set",
+        ),
+        (
+            &["certify", "--shard", "1/2", "--seed", "1", "--stress"],
+            "--shard with --stress needs --runs",
+        ),
+        (&["certify", "--resume", "nothing"], "holds no run"),
+        (&["soak"], "--for"),
+        (&["soak", "--resume", "nothing"], "holds no run"),
+        (&["status", "nothing"], "holds no run"),
         (&["certify", "--provider", "cloud"], "netns"),
         (
             &["bench", "--services", "many"],

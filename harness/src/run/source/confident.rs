@@ -176,7 +176,8 @@ mod tests {
             // 14 passes prove it, and none is begun that cannot matter.
             assert_eq!(count(&made, "run-0"), 14, "{side_by_side}");
             let refuted = count(&made, "run-1");
-            assert!((4..4 + 2 * side_by_side).contains(&refuted), "{refuted}");
+            // Three failures refute it; others may be under way then.
+            assert!((3..3 + 2 * side_by_side).contains(&refuted), "{refuted}");
             // What says nothing is made up for.
             assert_eq!(count(&made, "run-2"), 20, "{side_by_side}");
             assert_eq!(count(&made, "skip-0"), 1);

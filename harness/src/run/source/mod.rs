@@ -79,50 +79,46 @@ impl Source for List {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::sync::{Arc, OnceLock};
+
     use reports::event::{AttemptFinished, Event, EventBody, Skip, SkipKind, Verdict};
 
     use crate::{
-        plan::{Cases, Planned},
-        scenario::read_documents,
+        plan::Cases,
+        scenario::{Case, read_documents},
     };
 
-    /// So many cases that run, and so many that are skipped.
-    pub fn cases(run: usize, skip: usize) -> Cases {
-        let planned = |name: &str, number: usize, skip: Option<Skip>| {
-            let text = format!(
-                "id: {name}-{number}
+    const DOCUMENT: &str = "id: one-endpoint
 title: A client reaches the only endpoint
 requirement: [SVC-CIP-1]
 topology:
-  nodes: [{{name: node1}}]
+  nodes: [{name: node1}]
   pods:
-    - {{name: web, node: node1, labels: {{app: web}}}}
-    - {{name: client, node: node1}}
+    - {name: web, node: node1, labels: {app: web}}
+    - {name: client, node: node1}
 objects:
   - apiVersion: v1
     kind: Service
-    metadata: {{name: web}}
-    spec: {{selector: {{app: web}}, ports: [{{port: 80, targetPort: 8080}}]}}
+    metadata: {name: web}
+    spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
 steps:
-  - converge: {{}}
-"
-            );
-            let document = read_documents("test.yaml", &text).unwrap().remove(0);
-            Planned {
-                key: document.cases[0].clone(),
-                document: document.into(),
-                area: "test".into(),
-                skip,
-            }
-        };
+  - converge: {}
+";
+
+    /// So many cases that run, and so many that are skipped.
+    pub fn cases(run: usize, skip: usize) -> Cases {
+        static CASE: OnceLock<Arc<Case>> = OnceLock::new();
+        let case = CASE.get_or_init(|| {
+            let document = read_documents("test.yaml", DOCUMENT).unwrap().remove(0);
+            Arc::new(document.resolve(&document.cases[0]).unwrap())
+        });
         let reason = || Skip {
             kind: SkipKind::KernelMissing,
             reason: "of the test".into(),
         };
-        let run = (0..run).map(|number| planned("run", number, None));
-        let skip = (0..skip).map(|number| planned("skip", number, Some(reason())));
-        let planned: Vec<Planned> = run.chain(skip).collect();
-        Cases::prepare(&planned, 7).unwrap()
+        let run = (0..run).map(|number| (format!("run-{number}"), Ok(case.clone())));
+        let skip = (0..skip).map(|number| (format!("skip-{number}"), Err(reason())));
+        Cases::named(run.chain(skip), 7)
     }
 
     /// The end of an attempt.
