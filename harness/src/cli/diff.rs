@@ -24,6 +24,7 @@ use super::{
     certify::{candidate_info, run_id},
     interrupt::interrupted,
     machine, print, runtime,
+    session::create,
 };
 use crate::{
     candidate::Candidate,
@@ -223,7 +224,7 @@ impl Side {
         started: RunStarted,
     ) -> Result<Self, Failed> {
         let planned = started.cases.len();
-        let mut record = Writing::create(&out)?;
+        let mut record = create(&out)?;
         record.record(EventBody::RunStarted(started))?;
         Ok(Self {
             candidate: Arc::new(candidate),

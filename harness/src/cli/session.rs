@@ -10,7 +10,7 @@ use std::{
 };
 
 use reports::{
-    directory::{self, Resumed, Writing},
+    directory::{self, DirectoryError, Resumed, Writing},
     event::{
         EVENT_FORMAT_VERSION, Event, EventBody, FinishReason, Invocation, Mode, Options,
         RunResumed, RunStarted, Suite,
@@ -145,7 +145,7 @@ impl Asked {
             .out
             .clone()
             .unwrap_or_else(|| Path::new("harness-out").join(&run_id));
-        let mut writing = Writing::create(&out)?;
+        let mut writing = create(&out)?;
         let run = RunStarted {
             run_id,
             format_version: EVENT_FORMAT_VERSION,
@@ -394,6 +394,20 @@ impl Asked {
 /// so close to the bound that this does not decide it would take very long.
 fn attempts_at_most(claim: Claim) -> u32 {
     u32::try_from(claim.attempts_without_failure().saturating_mul(10)).unwrap_or(u32::MAX)
+}
+
+/// Begins the log of a run in a directory that `--out` may have named.
+pub(super) fn create(out: &Path) -> Result<Writing, Failed> {
+    let place = out.display();
+    Writing::create(out).map_err(|error| match error {
+        DirectoryError::Taken { .. } => Failed::usage(format!(
+            "--out {place}: it holds an earlier run (events.jsonl); name another directory or remove it"
+        )),
+        DirectoryError::Io { source, .. } => {
+            Failed::usage(format!("--out {place}: it cannot be created: {source}"))
+        }
+        error => error.into(),
+    })
 }
 
 fn suite(catalogue: &Catalogue) -> Suite {
