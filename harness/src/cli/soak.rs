@@ -26,7 +26,7 @@ use crate::{
     plan::{Filter, Profile},
     run::{Evidence, keep::Keep, stress::Stress},
     scenario::Span,
-    soak::{Cpu, KEPT_EVIDENCE, LinkChurn, Memory, Rotation, Soak},
+    soak::{ConntrackPressure, Cpu, KEPT_EVIDENCE, LinkChurn, Memory, Rotation, Soak},
 };
 
 /// Run the cases again and again for hours.
@@ -139,6 +139,7 @@ fn source(session: &Session, earlier: &[Event], resumed: u64) -> Soak {
         Some(Arc::new(Cpu::new(cpus))),
         Some(Arc::new(LinkChurn)),
         Some(Arc::new(Memory::of_this_machine())),
+        Some(Arc::new(ConntrackPressure)),
     ];
     let rotation = Rotation::new(kinds, resumed as usize);
     let mut source = Soak::new(

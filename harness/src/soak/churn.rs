@@ -78,3 +78,12 @@ impl Stress for LinkChurn {
         })
     }
 }
+
+/// Whether a stress on the nodes of a case's world is nobody else's business: faults of nodes may be the same stress, and states are compared with
+/// what they were before.
+pub(super) fn leaves_nodes_alone(case: &Case) -> bool {
+    !case.scenario.steps.iter().any(|step| {
+        let fault = step.value.fault.as_ref();
+        step.value.state.is_some() || fault.is_some_and(|fault| fault.node.is_some())
+    })
+}

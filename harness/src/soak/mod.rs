@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  policy    which case next: half of the turns to whoever is behind, half by uncertainty and suspicion
-//!  rotation  under which stress: none, CPU, links and addresses, memory, and again
+//!  rotation  under which stress: none, CPU, links and addresses, memory, conntrack, and again
 //!  shape     in which world: the document's, or one with a node and a pod more
 //!     └────── source ──────> attempts (crate::run) ──> log, report, status
 //! ```
@@ -10,6 +10,7 @@
 mod burden;
 mod churn;
 mod policy;
+mod pressure;
 mod rotation;
 mod shape;
 mod source;
@@ -17,6 +18,7 @@ mod source;
 pub use burden::{BURDEN, Cpu, Memory, burden_main};
 pub use churn::LinkChurn;
 pub use policy::Policy;
+pub use pressure::ConntrackPressure;
 pub use rotation::Rotation;
 pub use source::Soak;
 
