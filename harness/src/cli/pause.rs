@@ -80,7 +80,7 @@ fn text(paused: &Paused<'_>, doors: &[(&str, Option<Process>)]) -> String {
         if let Some(door) = door.as_ref().filter(|door| door.pid() > 0) {
             let _ = writeln!(
                 text,
-                "    enter   nsenter --target {} --user --preserve-credentials --mount --net --uts",
+                "    enter   nsenter --target {} --user --preserve-credentials --mount --net --uts --pid",
                 door.pid()
             );
         }

@@ -213,7 +213,7 @@ fn a_fault_that_nobody_met_is_no_fault_survived() {
         let document = scenario("1s", "").replace(
             "  - converge: {deadline: 1s}\n",
             &format!(
-                "  - probe: {{from: client, to: {{pod: web, port: 8080}}}}\n  - fault: {begin}\n  - fault: {end}\n"
+                "  - probe: {{from: client, to: {{pod: web, port: 8080}}}}\n  - fault: {begin}\n  - fault: {end}\n  - state: {{running: true}}\n"
             ),
         );
         write(directory.path(), "one.yaml", &document);
