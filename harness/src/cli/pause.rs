@@ -1,6 +1,12 @@
 //! `--pause-on-failure`: where somebody looks around in the world of a failed attempt.
 
-use std::{fmt::Write as _, path::Path};
+use std::{
+    fmt::Write as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use futures::FutureExt as _;
 use netlab::{Process, ProcessSpec};
@@ -11,9 +17,16 @@ use crate::run::pause::{self, Paused};
 
 /// From now on the first failure is shown, on this node or the first.
 pub(super) fn arrange(node: Option<String>) {
+    let shown = Arc::new(AtomicBool::new(false));
     pause::on_failure(Box::new(move |paused| {
-        let node = node.clone();
-        async move { show(&paused, node).await }.boxed()
+        let (node, shown) = (node.clone(), shown.clone());
+        async move {
+            // Others that run side by side with it may fail, too; there is one terminal.
+            if !shown.swap(true, Ordering::Relaxed) {
+                show(&paused, node).await;
+            }
+        }
+        .boxed()
     }));
 }
 
@@ -49,8 +62,7 @@ async fn show(paused: &Paused<'_>, node: Option<String>) {
             eprintln!("the shell cannot be opened: {error}");
         }
     } else {
-        print("the world stays until Ctrl-C or SIGTERM\n");
-        until_told().await;
+        until_told("the world stays until Ctrl-C or SIGTERM\n").await;
     }
 }
 
@@ -74,7 +86,7 @@ fn text(paused: &Paused<'_>, doors: &[(&str, Option<Process>)]) -> String {
             ("log", file("candidate.log")),
         ] {
             if let Some(file) = file {
-                let _ = writeln!(text, "    {what:<8}{}", Path::new(&file).display());
+                let _ = writeln!(text, "    {what:<8}{}", file.display());
             }
         }
         if let Some(door) = door.as_ref().filter(|door| door.pid() > 0) {
@@ -88,14 +100,15 @@ fn text(paused: &Paused<'_>, doors: &[(&str, Option<Process>)]) -> String {
     text
 }
 
-/// The first signal that ends a run ends the pause, too.
-async fn until_told() {
+/// The first signal that ends a run ends the pause, too. Says what it waits for once it would hear it.
+async fn until_told(what: &str) {
     let (Ok(mut pressed), Ok(mut told)) = (
         signal(SignalKind::interrupt()),
         signal(SignalKind::terminate()),
     ) else {
         return;
     };
+    print(what);
     tokio::select! {
         _ = pressed.recv() => {}
         _ = told.recv() => {}

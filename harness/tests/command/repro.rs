@@ -203,6 +203,8 @@ fn a_failed_world_stays_until_ctrl_c_and_leaves_nothing() {
         EVIDENCE,
         "--runs",
         "5",
+        "--jobs",
+        "2",
         "--pause-on-failure",
         "--out",
         "again",
@@ -252,7 +254,10 @@ fn a_failed_world_stays_until_ctrl_c_and_leaves_nothing() {
     let again = report(&directory.join("again"));
     assert_eq!(again["totals"]["cases"]["fail"], 1, "{again:#}");
     let attempts = of_type(&events(&directory.join("again")), "attemptFinished").len();
-    assert_eq!(attempts, 1, "it ends with the first failure");
+    assert!(
+        (1..=2).contains(&attempts),
+        "it ends with the first failure, and with what runs beside it: {attempts}"
+    );
     wait_until_equal("processes of its world", &Vec::new(), || {
         let mut left = netlab::leftovers();
         left.retain(|left| left.harness == pid);
