@@ -2,8 +2,8 @@
 //!
 //! The command is in [`cli`]; what it stands on, from top to bottom: [`plan`] (which cases), [`run`] (attempts, verdicts,
 //! the event log), [`scenario`] (documents), [`cluster`] (worlds with a candidate in them) and [`candidate`] (manifests).
-//! Beside them: [`soak`] (the cases for hours), [`coverage`] (what the catalogue stands for), [`diff`] (two candidates compared) and
-//! [`nemesis`] (what goes wrong meanwhile).
+//! Beside them: [`soak`] (the cases for hours), [`coverage`] (what the catalogue stands for), [`diff`] (two candidates compared),
+//! [`experiment`] (what kind of failure it is) and [`nemesis`] (what goes wrong meanwhile).
 
 pub mod bench;
 pub mod candidate;
@@ -11,6 +11,7 @@ pub mod cli;
 pub mod cluster;
 pub mod coverage;
 pub mod diff;
+pub mod experiment;
 pub mod nemesis;
 pub mod plan;
 mod roles;

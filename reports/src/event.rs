@@ -16,7 +16,7 @@ use crate::shard::Shard;
 
 /// Version of the log format written by this crate; readers accept this one and lower ones.
 ///
-/// 2 added `runResumed`, after which attempts may start again and a run that ended may go on.
+/// 2 added `runResumed`, after which attempts may start again and a run that ended may go on, and `experimentFinished`.
 pub const EVENT_FORMAT_VERSION: u32 = 2;
 
 /// One line of the log.
@@ -108,6 +108,9 @@ pub enum EventBody {
     },
     /// An attempt ended, in whatever way.
     AttemptFinished(AttemptFinished),
+    /// A case that failed was rerun under chosen conditions. These reruns are no attempts of the case: they never count into its verdict,
+    /// its failure rate or the exit code.
+    ExperimentFinished(ExperimentFinished),
     /// The last event, unless the run is resumed later; a log without it comes from a run that was killed.
     RunFinished {
         /// Why the run ended.
@@ -122,9 +125,10 @@ impl EventBody {
     /// The case and attempt that the event belongs to; `None` for events of the run as a whole.
     pub fn attempt(&self) -> Option<(&str, u32)> {
         match self {
-            EventBody::RunStarted(_) | EventBody::RunResumed(_) | EventBody::RunFinished { .. } => {
-                None
-            }
+            EventBody::RunStarted(_)
+            | EventBody::RunResumed(_)
+            | EventBody::ExperimentFinished(_)
+            | EventBody::RunFinished { .. } => None,
             EventBody::AttemptStarted { case, attempt, .. }
             | EventBody::StepFinished { case, attempt, .. }
             | EventBody::Measured { case, attempt, .. }
@@ -390,6 +394,77 @@ impl AttemptFinished {
             Verdict::Pass if self.checks == 0 => Verdict::Infra,
             verdict => verdict,
         }
+    }
+}
+
+/// What reruns of a failing case under one condition came to. Several of one case and experiment add up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExperimentFinished {
+    /// Id of the case.
+    pub case: String,
+    /// The condition.
+    pub experiment: Experiment,
+    /// Reruns that were made. None at all where the experiment is not possible; `what` says why.
+    pub attempts: u32,
+    /// Those of them that failed.
+    pub failed: u32,
+    /// Those of them that the machine or the harness got in the way of; the rest passed.
+    pub infra: u32,
+    /// What was done, for humans.
+    pub what: String,
+    /// What the first failed rerun says, if one failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// Conditions under which a failing case is rerun.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Experiment {
+    /// The same attempt, one world at a time, nothing else running.
+    Alone,
+    /// Alone, while every CPU is kept busy.
+    Contention,
+    /// Alone, with the reference proxy in the candidate's place.
+    Reference,
+    /// The reference proxy, while every CPU is kept busy.
+    ReferenceContention,
+    /// Alone and without any proxy: the same sources probe the endpoints at their own addresses.
+    Direct,
+    /// Alone, with every deadline multiplied.
+    Patient,
+}
+
+impl Experiment {
+    /// All of them, in the order reports show them.
+    pub const ALL: [Self; 6] = [
+        Self::Alone,
+        Self::Contention,
+        Self::Reference,
+        Self::ReferenceContention,
+        Self::Direct,
+        Self::Patient,
+    ];
+
+    /// The word used in logs and reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Alone => "alone",
+            Self::Contention => "contention",
+            Self::Reference => "reference",
+            Self::ReferenceContention => "reference-contention",
+            Self::Direct => "direct",
+            Self::Patient => "patient",
+        }
+    }
+}
+
+impl std::fmt::Display for Experiment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
     }
 }
 

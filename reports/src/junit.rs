@@ -115,6 +115,20 @@ fn test_case(report: &Report, case: &CaseResult) -> TestCase {
     if let Some(claim) = &case.claim {
         test.add_property(property("claim", &claim.to_string()));
     }
+    if let Some(classification) = &case.classification {
+        test.add_property(property("class", classification.class.as_str()));
+        if let Some(rate) = classification.rate {
+            let value = format!("{:.4} [{:.4}, {:.4}]", rate.rate, rate.low, rate.high);
+            test.add_property(property("class-rate", &value));
+        }
+        if let Some(representative) = &classification.representative {
+            test.add_property(property("class-representative", representative));
+        }
+    }
+    for experiment in &case.experiments {
+        let name = format!("experiment.{}", experiment.experiment);
+        test.add_property(property(&name, &experiment.tally().to_string()));
+    }
     if let Some(convergence) = case.convergence_ms {
         for (name, value) in [
             ("p50", convergence.p50),

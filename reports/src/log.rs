@@ -263,6 +263,7 @@ fn not_finite(body: &EventBody) -> Option<&'static str> {
         | EventBody::RunResumed(_)
         | EventBody::AttemptStarted { .. }
         | EventBody::Characteristic { .. }
+        | EventBody::ExperimentFinished(_)
         | EventBody::RunFinished { .. } => None,
     }
 }

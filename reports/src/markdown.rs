@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::{Failure, Mode, Options, Verdict};
 use crate::model::{
-    Attempt, CaseResult, CaseVerdict, Conclusion, Counts, Distribution, FailureGroup, GroupSummary,
-    Measurement, Rate, Report,
+    Attempt, CaseResult, CaseVerdict, Classification, Conclusion, Counts, Distribution,
+    FailureGroup, GroupSummary, InfraGroup, Measurement, Rate, Report,
 };
 use crate::sequential::Decision;
 use crate::text::{one_line, shortened};
@@ -53,14 +53,9 @@ pub fn render(report: &Report) -> String {
         page.section(2_000, "## The run is incomplete\n\n", problems, "");
     }
     // With a single failed attempt, or when no two have anything in common, the sections below say the same.
-    let failed: u64 = report.failure_groups.iter().map(|g| g.attempts).sum();
-    if failed > report.failure_groups.len() as u64 {
-        page.section(
-            6_000,
-            CAUSES_HEAD,
-            report.failure_groups.iter().map(cause_row),
-            "",
-        );
+    let failed: u64 = report.causes.iter().map(|cause| cause.attempts).sum();
+    if failed > report.causes.len() as u64 {
+        page.section(6_000, CAUSES_HEAD, report.causes.iter().map(cause_row), "");
     }
     for (title, room, verdict) in [
         ("## Failures\n\n", 20_000, CaseVerdict::Fail),
@@ -85,6 +80,15 @@ pub fn render(report: &Report) -> String {
     page.section(3_000, "## Undecided\n\n", undecided, "");
     let infra = report.cases_with(CaseVerdict::Infra).map(infra_case);
     page.section(3_000, "## Infrastructure trouble\n\n", infra, "");
+    if report.totals.attempts.infra > report.infra_groups.len() as u64 {
+        let reasons = report.infra_groups.iter().map(infra_reason);
+        page.section(
+            2_000,
+            "What these attempts have in common:\n\n",
+            reasons,
+            "",
+        );
+    }
     let violated = report.requirements.iter().filter(|requirement| {
         matches!(requirement.verdict, CaseVerdict::Fail | CaseVerdict::Flaky)
     });
@@ -379,15 +383,16 @@ fn times(count: usize) -> String {
 const CAUSES_HEAD: &str = "\
 ## Causes
 
-| Attempts | Cases | What they have in common | Example |
-|--:|--:|---|---|
+| Attempts | Cases | Class | What they have in common | Example |
+|--:|--:|---|---|---|
 ";
 
 fn cause_row(group: &FailureGroup) -> String {
     format!(
-        "| {} | {} | {} | {}, attempt {} |\n",
+        "| {} | {} | {} | {} | {}, attempt {} |\n",
         group.attempts,
         group.cases.len(),
+        group.class.map_or("–", |class| class.as_str()),
         prose(&group.signature.to_string()),
         code(&group.example_case),
         group.example_attempt
@@ -410,6 +415,9 @@ fn failed_case(report: &Report, case: &CaseResult) -> String {
         text.push_str(&format!(" {}.", rate_words(rate)));
     }
     text.push_str("\n\n");
+    if let Some(classification) = &case.classification {
+        text.push_str(&class_words(classification));
+    }
     for id in &case.requirements {
         let rule = report
             .requirements
@@ -480,6 +488,39 @@ fn rate_words(rate: Rate) -> String {
         rate.rate * 100.0,
         rate.low * 100.0,
         rate.high * 100.0
+    )
+}
+
+/// The class, what decided, and how often it fails.
+fn class_words(classification: &Classification) -> String {
+    let Classification {
+        class,
+        why,
+        rate,
+        representative,
+    } = classification;
+    let mut text = format!("**{class}** by experiment: {}", prose(why));
+    if let Some(rate) = rate {
+        text.push_str(&format!(
+            "; it fails in {:.1} % of its attempts, 95 % interval {:.1} to {:.1} %",
+            rate.rate * 100.0,
+            rate.low * 100.0,
+            rate.high * 100.0
+        ));
+    }
+    if let Some(representative) = representative {
+        text.push_str(&format!(" {}", code(representative)));
+    }
+    text.push_str(".\n\n");
+    text
+}
+
+fn infra_reason(group: &InfraGroup) -> String {
+    format!(
+        "- {} in {}: {}\n",
+        plural(group.attempts, "attempt"),
+        plural(group.cases.len() as u64, "case"),
+        prose(&group.reason)
     )
 }
 

@@ -145,7 +145,8 @@ impl Tally {
             EventBody::AttemptStarted { .. }
             | EventBody::StepFinished { .. }
             | EventBody::Measured { .. }
-            | EventBody::Characteristic { .. } => {}
+            | EventBody::Characteristic { .. }
+            | EventBody::ExperimentFinished(_) => {}
         }
     }
 

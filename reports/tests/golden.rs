@@ -5,7 +5,7 @@
 mod fixture;
 
 use fixture::{Run, hostile};
-use reports::event::{FinishReason, SkipKind, Verdict};
+use reports::event::{Experiment, FinishReason, SkipKind, Verdict};
 use reports::{Report, json, junit, markdown};
 
 /// Compares all three renderings with their snapshots, after checking what must hold for any report.
@@ -150,6 +150,37 @@ fn everything_at_once() {
     let report = run.report();
     assert_eq!(report.exit_code, 1);
     golden("mixed", &report);
+}
+
+#[test]
+fn classified() {
+    let mut run = Run::new(1);
+    run.case("broken[ipv4]", &["SVC-1"], &[Verdict::Fail]);
+    run.case("broken[ipv6]", &["SVC-1"], &[Verdict::Fail]);
+    run.case("flaky[ipv4]", &["SVC-2"], &[Verdict::Fail]);
+    run.last_failure().requirements = vec!["SVC-2".into()];
+    run.case("busy[ipv4]", &["NP-1"], &[Verdict::Fail]);
+    run.last_failure().requirements = vec!["NP-1".into()];
+    for (case, experiment, failed, attempts) in [
+        ("broken[ipv6]", Experiment::Alone, 1, 1),
+        ("broken[ipv6]", Experiment::Reference, 0, 5),
+        ("broken[ipv6]", Experiment::Direct, 0, 5),
+        ("broken[ipv6]", Experiment::Alone, 4, 4),
+        ("broken[ipv6]", Experiment::Patient, 1, 1),
+        ("flaky[ipv4]", Experiment::Reference, 0, 5),
+        ("flaky[ipv4]", Experiment::Direct, 0, 5),
+        ("flaky[ipv4]", Experiment::Alone, 1, 5),
+        ("busy[ipv4]", Experiment::Alone, 0, 5),
+        ("busy[ipv4]", Experiment::Reference, 0, 5),
+        ("busy[ipv4]", Experiment::Direct, 0, 5),
+        ("busy[ipv4]", Experiment::Contention, 5, 5),
+        ("busy[ipv4]", Experiment::ReferenceContention, 0, 5),
+    ] {
+        run.experiment(case, experiment, failed, attempts, 0);
+    }
+    let report = run.report();
+    assert_eq!(report.exit_code, 1);
+    golden("classified", &report);
 }
 
 #[test]

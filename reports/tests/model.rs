@@ -5,9 +5,9 @@ mod fixture;
 use fixture::{Run, failure};
 use proptest::prelude::*;
 use reports::directory::{self, DirectoryError, Writing};
-use reports::event::{Event, EventBody, FinishReason, SkipKind, Verdict};
+use reports::event::{Event, EventBody, Experiment, FinishReason, SkipKind, Verdict};
 use reports::log::FILE_NAME;
-use reports::model::{CaseVerdict, Conclusion, ModelError};
+use reports::model::{CaseVerdict, Class, Conclusion, ModelError};
 use reports::sequential::Decision;
 use reports::shard::Shard;
 use reports::status::Tally;
@@ -133,6 +133,141 @@ fn a_warning_counts_against_its_requirement_and_not_against_the_case() {
     assert_eq!(verdict_of(&report, "SVC-2"), CaseVerdict::Flaky);
     let text = reports::markdown::render(&report);
     assert!(text.contains("that do not decide the case (1)"), "{text}");
+}
+
+/// A failing case in a run of its own, and a second one that fails the same way.
+fn two_that_fail(verdicts: &[Verdict]) -> Run {
+    let mut run = Run::new(verdicts.len() as u32);
+    run.case("a[ipv4]", &["SVC-1"], &[Verdict::Fail]);
+    run.case("b[ipv4]", &["SVC-1"], verdicts);
+    run
+}
+
+#[test]
+fn experiments_change_nothing_but_the_class() {
+    let mut run = two_that_fail(&[Verdict::Fail]);
+    run.case("passes[ipv4]", &["SVC-2"], &[Verdict::Pass]);
+    let mut before = run.report();
+    run.experiment("a[ipv4]", Experiment::Alone, 0, 20, 3);
+    run.experiment("a[ipv4]", Experiment::Contention, 0, 20, 0);
+    let mut after = run.report();
+    assert_eq!(after.exit_code, 1);
+    assert_eq!(
+        after.cases[0].classification.as_ref().unwrap().class,
+        Class::Undecided
+    );
+    assert!(before.cases[0].classification.is_none());
+    for report in [&mut before, &mut after] {
+        // More events take more time, and that is all.
+        report.duration_ms = 0.0;
+        report.end = None;
+        let groups = report.failure_groups.iter_mut();
+        for group in groups.chain(&mut report.causes) {
+            group.class = None;
+            group.representative = None;
+        }
+        for case in &mut report.cases {
+            case.classification = None;
+            case.experiments.clear();
+        }
+    }
+    assert_eq!(before, after);
+}
+
+#[test]
+fn experiments_with_one_case_are_told_of_all_that_fail_the_same_way() {
+    for (second, inherits) in [
+        (&[Verdict::Fail][..], true),
+        // It sometimes passes, so it is not what always fails.
+        (&[Verdict::Fail, Verdict::Pass], false),
+    ] {
+        let mut run = two_that_fail(second);
+        for (experiment, failed, attempts) in [
+            (Experiment::Reference, 0, 5),
+            (Experiment::Direct, 0, 5),
+            (Experiment::Alone, 2, 2),
+            (Experiment::Alone, 3, 3),
+            (Experiment::Patient, 1, 1),
+        ] {
+            run.experiment("a[ipv4]", experiment, failed, attempts, 0);
+        }
+        let report = run.report();
+        let group = &report.failure_groups[0];
+        assert_eq!(group.class, Some(Class::Broken));
+        assert_eq!(group.representative.as_deref(), Some("a[ipv4]"));
+        let alone = &report.cases[0].experiments[0];
+        assert_eq!((alone.attempts, alone.failed), (5, 5));
+        let second = report.cases[1].classification.as_ref();
+        assert_eq!(second.is_some(), inherits);
+        if let Some(second) = second {
+            assert_eq!(second.representative.as_deref(), Some("a[ipv4]"));
+        }
+    }
+}
+
+#[test]
+fn families_and_protocols_that_fail_alike_are_one_cause() {
+    let mut run = Run::new(1);
+    for (case, cell) in [
+        ("a[ipv4]", "pod client -> web ClusterIP 10.96.0.10:80/TCP"),
+        (
+            "a[ipv6]",
+            "pod client -> web ClusterIP [fd00:96::10]:80/TCP",
+        ),
+        ("b[ipv4]", "pod other -> db ClusterIP 10.96.0.11:80/UDP"),
+        (
+            "c[ipv6]",
+            "pod client -> web NodePort [fd00:89::b]:30080/TCP",
+        ),
+    ] {
+        run.case(case, &["SVC-1"], &[Verdict::Fail]);
+        run.last_failure().cell = Some(cell.into());
+    }
+    let report = run.report();
+    assert_eq!(report.failure_groups.len(), 4);
+    let found: Vec<(u64, &str, &str)> = report
+        .causes
+        .iter()
+        .map(|cause| {
+            let (cell, example) = (&cause.signature.cell, &cause.example_case);
+            (cause.attempts, cell.as_str(), example.as_str())
+        })
+        .collect();
+    assert_eq!(
+        found,
+        [
+            (3, "pod -> ClusterIP IPv4|IPv6 TCP|UDP", "a[ipv4]"),
+            // One family alone is told.
+            (1, "pod -> NodePort IPv6 TCP", "c[ipv6]"),
+        ]
+    );
+}
+
+#[test]
+fn an_experiment_belongs_to_a_case_of_the_plan() {
+    let mut run = two_that_fail(&[Verdict::Fail]);
+    run.experiment("c[ipv4]", Experiment::Alone, 1, 1, 0);
+    let error = Report::from_events(run.events()).unwrap_err();
+    assert!(matches!(error, ModelError::UnknownCase { .. }), "{error}");
+}
+
+#[test]
+fn infra_attempts_are_grouped_by_reason() {
+    let mut run = Run::new(1);
+    for (case, reason) in [
+        ("a", "the agent of node1 took 900 ms to say hello"),
+        ("b", "the agent of node2 took 1700 ms to say hello"),
+        ("c", "a world could not be built"),
+    ] {
+        run.plan(case, &["SVC-1"]);
+        run.attempt(case, 1, Verdict::Infra).infra = Some(reason.into());
+    }
+    let groups = run.report().infra_groups;
+    let found: Vec<(u64, usize)> = groups
+        .iter()
+        .map(|group| (group.attempts, group.cases.len()))
+        .collect();
+    assert_eq!(found, [(2, 2), (1, 1)], "{groups:?}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod fixture;
 use std::path::Path;
 
 use fixture::{Run, hostile};
-use reports::event::Verdict;
+use reports::event::{Experiment, Verdict};
 use reports::schema;
 use serde_json::{Value, json};
 
@@ -42,6 +42,7 @@ fn every_kind_of_event_matches_the_schema() {
     );
     run.characteristic("c", "choice", "left", "Left or right.");
     run.resumed();
+    run.experiment("c", Experiment::Alone, 5, 5, 0);
     let events = run.events().into_iter().chain(hostile().events());
     let mut kinds = std::collections::BTreeSet::new();
     for event in events {
@@ -51,7 +52,7 @@ fn every_kind_of_event_matches_the_schema() {
         }
         kinds.insert(value["type"].as_str().unwrap().to_owned());
     }
-    assert_eq!(kinds.len(), 8, "{kinds:?}");
+    assert_eq!(kinds.len(), 9, "{kinds:?}");
 
     let good = json!({"seq": 0, "time": "t", "type": "runFinished", "reason": "completed"});
     assert!(schema.is_valid(&good));

@@ -130,6 +130,8 @@ pub struct Candidate {
     pub patience: Option<Span>,
     /// The manifest as written, and where it was.
     pub source: Source,
+    /// What an experiment changes about the attempt.
+    pub treatment: Treatment,
 }
 
 /// Where a candidate comes from, so that evidence can name it.
@@ -141,6 +143,24 @@ pub struct Source {
     pub text: Option<Arc<str>>,
     /// Directory that relative paths in the manifest start from.
     pub directory: PathBuf,
+}
+
+/// How attempts are made differently, to find out why a case fails (`docs/verdicts.md`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Treatment {
+    /// Deadlines are this many times as long.
+    pub stretch: u32,
+    /// Without any proxy: endpoints are probed at their own addresses.
+    pub direct: bool,
+}
+
+impl Default for Treatment {
+    fn default() -> Self {
+        Self {
+            stretch: 1,
+            direct: false,
+        }
+    }
 }
 
 /// How long to wait for something that nobody does.
@@ -301,7 +321,27 @@ impl Candidate {
                     None => std::env::current_dir().unwrap_or_default(),
                 },
             },
+            treatment: Treatment::default(),
         })
+    }
+
+    /// The same candidate with deadlines this many times as long, also that of its start.
+    #[must_use]
+    pub fn stretched(mut self, stretch: u32) -> Self {
+        self.treatment.stretch = stretch;
+        if let Some(process) = &mut self.manifest.process {
+            process.ready.deadline = Some(Span(process.ready.deadline() * stretch));
+        }
+        self
+    }
+
+    /// Nothing in the place of the candidate; endpoints are probed at their own addresses.
+    #[must_use]
+    pub fn absent(mut self) -> Self {
+        self.binary = None;
+        self.patience = None;
+        self.treatment.direct = true;
+        self
     }
 
     /// Why the candidate cannot do the feature, if it says so.

@@ -3,6 +3,6 @@
 mod manifest;
 
 pub use manifest::{
-    Binary, Candidate, CandidateError, HttpReady, Manifest, ProcessSpec, Ready, Source, Variables,
-    find_on_path,
+    Binary, Candidate, CandidateError, HttpReady, Manifest, ProcessSpec, Ready, Source, Treatment,
+    Variables, find_on_path,
 };

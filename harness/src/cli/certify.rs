@@ -13,7 +13,8 @@ use reports::{
 };
 
 use super::{
-    Failed, attempts::Attempts, drive::Drive, progress::Progress, repeat::Repeat, session::Asked,
+    Failed, attempts::Attempts, classify::Classify, drive::Drive, progress::Progress,
+    repeat::Repeat, session::Asked,
 };
 use crate::{
     candidate::Candidate,
@@ -87,6 +88,8 @@ struct Common {
     repeat: Repeat,
     #[command(flatten)]
     pub(super) attempts: Attempts,
+    #[command(flatten)]
+    classify: Classify,
     /// Directory for the event log, the reports and the evidence; must not hold an earlier run.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -174,6 +177,7 @@ impl Common {
             until_confidence: self.repeat.until_confidence,
             for_ms: self.repeat.for_ms(),
             shard: self.repeat.shard,
+            classify: self.classify.clone(),
             ..Asked::default()
         })
     }
@@ -213,12 +217,15 @@ pub(super) fn certify(asked: &Asked, color: bool) -> Result<(Exit, Report), Fail
     let mut driven = Ok(());
     if session.ended.is_none() {
         let drive = Drive {
-            candidate: session.candidate,
+            candidate: session.candidate.clone(),
             jobs: session.jobs,
             evidence: Some(out.clone()).into(),
             fail_fast: options.fail_fast,
             endless: options.mode == Mode::Stress && options.runs == 0 && options.for_ms.is_none(),
             brief: false,
+            look_into: asked
+                .classify
+                .experiments(&session.cases, &session.candidate)?,
         };
         driven = drive.run(&mut writing, source, |_, event| {
             progress.event(&event.body);

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Instant,
 };
 
 use reports::{
@@ -14,7 +15,7 @@ use reports::{
 };
 use tokio::sync::mpsc;
 
-use super::{Failed, interrupt::interrupted, runtime};
+use super::{Failed, classify::Experiments, interrupt::interrupted, runtime};
 use crate::{
     candidate::Candidate,
     run::{self, Evidence, Source},
@@ -31,6 +32,8 @@ pub(super) struct Drive {
     pub endless: bool,
     /// Whether events that only say how an attempt that passed came to pass are left out of the log.
     pub brief: bool,
+    /// The experiments that are made with what failed, if any are.
+    pub look_into: Option<Experiments>,
 }
 
 impl Drive {
@@ -43,6 +46,7 @@ impl Drive {
         mut each: impl FnMut(&Writing, &Event) -> Result<(), Failed>,
     ) -> Result<(), Failed> {
         let stop = Arc::new(AtomicBool::new(false));
+        let began = Instant::now();
         let mut brief = self.brief.then(Brief::default);
         let mut record = |writing: &mut Writing, body: EventBody| -> Result<(), Failed> {
             let bodies = match &mut brief {
@@ -80,6 +84,13 @@ impl Drive {
                 .await
                 .map_or(FinishReason::Infra, |outcome| outcome.reason);
             result?;
+            if let Some(experiments) = self.look_into
+                && matches!(reason, FinishReason::Completed | FinishReason::FailFast)
+            {
+                experiments
+                    .make(writing, began.elapsed(), &stop, &mut record)
+                    .await?;
+            }
             let (reason, message) = match reason {
                 FinishReason::Interrupted if self.endless => (
                     FinishReason::Completed,

@@ -3,6 +3,7 @@
 mod attempts;
 mod bench;
 mod certify;
+mod classify;
 mod clean;
 mod cluster;
 mod coverage;

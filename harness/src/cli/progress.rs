@@ -11,7 +11,10 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use reports::{
-    event::{AttemptFinished, EventBody, FinishReason, Mode, Options, RunStarted, Verdict},
+    event::{
+        AttemptFinished, EventBody, ExperimentFinished, FinishReason, Mode, Options, RunStarted,
+        Verdict,
+    },
     model::{CaseResult, Rate, Report, at_most},
 };
 
@@ -147,6 +150,9 @@ impl Progress {
                     self.line(&self.rate());
                 }
             }
+            EventBody::ExperimentFinished(finished) => {
+                self.line(&experiment(finished));
+            }
             _ => {}
         }
     }
@@ -260,6 +266,7 @@ impl Progress {
         let count = &report.totals.attempts;
         let mut text = format!("\n{table}\n\n");
         text.push_str(&causes(report));
+        text.push_str(&classes(report));
         text.push_str(&rates(report));
         text.push_str(&measured(report));
         for (reason, times) in &self.skips {
@@ -377,7 +384,7 @@ const CAUSES: usize = 8;
 
 /// What failures have in common, when there are several and they have.
 fn causes(report: &Report) -> String {
-    let groups = &report.failure_groups;
+    let groups = &report.causes;
     let failed: u64 = groups.iter().map(|group| group.attempts).sum();
     if failed <= groups.len() as u64 {
         return String::new();
@@ -385,8 +392,11 @@ fn causes(report: &Report) -> String {
     let mut text = format!("{failed} failed attempts by what they have in common:\n");
     for group in groups.iter().take(CAUSES) {
         text.push_str(&format!(
-            "{:>6} x {} (such as {} #{})\n",
+            "{:>6} x {}{} (such as {} #{})\n",
             group.attempts,
+            group
+                .class
+                .map_or(String::new(), |class| format!("{class}: ")),
             clean(&group.signature.to_string()),
             group.example_case,
             group.example_attempt
@@ -397,6 +407,61 @@ fn causes(report: &Report) -> String {
         text.push_str(&format!("         and {more} more groups\n"));
     }
     text.push('\n');
+    text
+}
+
+/// `      alone: 3 of 5 failed  udp-endpoint-replaced[ipv6,nodePort]`.
+fn experiment(finished: &ExperimentFinished) -> String {
+    let ExperimentFinished {
+        case,
+        experiment,
+        attempts,
+        failed,
+        infra,
+        what,
+        ..
+    } = finished;
+    if *attempts == 0 {
+        return format!("      {experiment}: {}  {case}", clean(what));
+    }
+    let infra = match infra {
+        0 => String::new(),
+        infra => format!(", {infra} infra"),
+    };
+    format!("      {experiment}: {failed} of {attempts} failed{infra}  {case}")
+}
+
+/// Cases that are shown with what experiments say of them; the reports have them all.
+const CLASSES: usize = 12;
+
+/// What kind of failure the cases have that experiments were made with.
+fn classes(report: &Report) -> String {
+    let known = |case: &&CaseResult| !case.experiments.is_empty();
+    let mut text = String::new();
+    for case in report.cases.iter().filter(known).take(CLASSES) {
+        let Some(classification) = &case.classification else {
+            continue;
+        };
+        text.push_str(&format!(
+            "{}: {} ({})\n",
+            case.id, classification.class, classification.why
+        ));
+        if let Some(rate) = classification.rate {
+            text.push_str(&format!(
+                "    fails in {:.2} % of its attempts [{:.2}, {:.2}]\n",
+                rate.rate * 100.0,
+                rate.low * 100.0,
+                rate.high * 100.0
+            ));
+        }
+    }
+    let more = report.cases.iter().filter(known).count();
+    if more > CLASSES {
+        text.push_str(&format!("and {} more\n", more - CLASSES));
+    }
+    if !text.is_empty() {
+        text.push('\n');
+    }
     text
 }
 

@@ -8,7 +8,7 @@ use std::{
 use clap::Args;
 use reports::{event::EventBody, model::Report};
 
-use super::{Exit, Failed, certify::certify, pause, print, session::Asked};
+use super::{Exit, Failed, certify::certify, classify::Classify, pause, print, session::Asked};
 use crate::{
     candidate::Candidate,
     plan::Profile,
@@ -71,6 +71,8 @@ impl ReproCommand {
             runs: Some(self.runs),
             jobs: self.jobs,
             fail_fast: self.pause_on_failure,
+            // Who repeats a failure looks into it themselves.
+            classify: Classify::off(),
             ..Asked::default()
         };
         let (exit, report) = certify(&asked, color && !self.pause_on_failure)?;

@@ -17,8 +17,8 @@ use crate::{
     candidate::Candidate,
     plan::{self, Catalogue, Filter, Profile, Requirements},
     selftest::{
-        self, Binary, Controls, Depth, Mutant, MutantResult, Plan, ReferenceResult, ScenarioResult,
-        Selftest, Trial, Unkilled,
+        self, Binary, Controls, Depth, Flakes, Mutant, MutantResult, Plan, ReferenceResult,
+        ScenarioResult, Selftest, Trial, Unkilled,
     },
 };
 
@@ -52,6 +52,9 @@ pub struct SelftestCommand {
     /// A mutant's trial ends with the first attempt that notices it.
     #[arg(long)]
     first_kill: bool,
+    /// The planted flakes instead: each is repeated until it is detected, classified by experiment, and its interval must cover its rate.
+    #[arg(long, conflicts_with_all = ["exhaustive", "by_scenario", "first_kill", "filter", "runs"])]
+    flakes: bool,
     /// The program with the mutants; HARNESS_MUTANTS by default, else beside this program, else built by cargo.
     #[arg(long, value_name = "PATH")]
     mutants: Option<PathBuf>,
@@ -79,12 +82,15 @@ fn usage_of(problems: &[crate::scenario::Problem]) -> Failed {
 
 impl SelftestCommand {
     pub(super) fn run(self) -> Result<Exit, Failed> {
+        if self.flakes {
+            return self.planted();
+        }
         let started = Instant::now();
         let requirements = Requirements::embedded()?;
         let catalogue = Catalogue::embedded(&requirements)?;
         let unkilled = Unkilled::embedded()?;
         let binary = selftest::find(self.mutants.as_deref()).map_err(Failed::infra)?;
-        let mutants = self.chosen(&binary)?;
+        let mutants = self.chosen(&binary.mutants)?;
         let reference = binary.reference();
         let seed = self.attempts.seed();
         let filter = self.filter.clone().unwrap_or(Filter::All);
@@ -149,22 +155,73 @@ impl SelftestCommand {
         self.finish(&found, &out)
     }
 
-    fn chosen(&self, binary: &Binary) -> Result<Vec<Mutant>, Failed> {
-        let known = |name: &String| binary.mutants.iter().any(|mutant| mutant.name == *name);
+    /// Looks for the planted flakes, and for nothing else.
+    fn planted(&self) -> Result<Exit, Failed> {
+        let binary = selftest::find(self.mutants.as_deref()).map_err(Failed::infra)?;
+        let mutants = self.chosen(&binary.flakes)?;
+        let flakes = Flakes::new(self.attempts.seed(), self.side_by_side())?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let results = runtime()?.block_on(async {
+            tokio::spawn(interrupted(stop.clone()));
+            let mut results = Vec::new();
+            for mutant in &mutants {
+                self.say(&format!(
+                    "{}, {} attempts: {}",
+                    mutant.name,
+                    Flakes::attempts(mutant),
+                    mutant.summary
+                ));
+                let say = |line: &str| self.say(line);
+                let result = flakes
+                    .look_for(&binary, mutant, &stop, say)
+                    .await
+                    .map_err(Failed::infra)?;
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                self.say(&result.line());
+                results.push(result);
+            }
+            Ok::<_, Failed>(results)
+        })?;
+        let json = serde_json::to_string_pretty(&results).map_err(Failed::infra)?;
+        if let Some(out) = &self.out {
+            let path = out.join("flakes.json");
+            std::fs::create_dir_all(out)
+                .and_then(|()| std::fs::write(&path, &json))
+                .map_err(|error| {
+                    Failed::infra(format!("{} cannot be written: {error}", path.display()))
+                })?;
+        }
+        if self.format == Format::Json {
+            super::print(&format!("{json}\n"));
+        }
+        Ok(if stop.load(Ordering::Relaxed) {
+            Exit::Infra
+        } else if results.iter().all(selftest::FlakeResult::is_good) {
+            Exit::Ok
+        } else {
+            Exit::NotConformant
+        })
+    }
+
+    fn chosen(&self, mutants: &[Mutant]) -> Result<Vec<Mutant>, Failed> {
+        let known = |name: &String| mutants.iter().any(|mutant| mutant.name == *name);
         if let Some(unknown) = self.mutant.iter().find(|name| !known(name)) {
-            let names: Vec<&str> = binary
-                .mutants
-                .iter()
-                .map(|mutant| mutant.name.as_str())
-                .collect();
+            let names: Vec<&str> = mutants.iter().map(|mutant| mutant.name.as_str()).collect();
             return Err(Failed::usage(format!(
-                "--mutant {unknown}: there is none of this name; there are {}",
+                "--mutant {unknown}: there is none of this name{}; there are {}",
+                if self.flakes {
+                    " among the planted flakes"
+                } else {
+                    ""
+                },
                 names.join(", ")
             )));
         }
         let chosen =
             |mutant: &&Mutant| self.mutant.is_empty() || self.mutant.contains(&mutant.name);
-        Ok(binary.mutants.iter().filter(chosen).cloned().collect())
+        Ok(mutants.iter().filter(chosen).cloned().collect())
     }
 
     fn side_by_side(&self) -> usize {

@@ -24,6 +24,7 @@ use super::{
     Failed,
     attempts::Attempts,
     certify::{candidate_info, run_id},
+    classify::Classify,
     machine,
 };
 use crate::{
@@ -53,6 +54,7 @@ pub(super) struct Asked {
     pub until_confidence: Option<Claim>,
     pub for_ms: Option<u64>,
     pub shard: Option<Shard>,
+    pub classify: Classify,
 }
 
 /// A run that is ready to make attempts.

@@ -115,6 +115,7 @@ impl SoakCommand {
                 fail_fast: false,
                 endless: false,
                 brief: true,
+                look_into: None,
             };
             let mut file = StatusFile::new(tally);
             file.write(&writing)?;

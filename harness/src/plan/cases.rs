@@ -102,6 +102,12 @@ impl Cases {
         self.entries[at].case.is_err()
     }
 
+    /// A case by its id, ready to be run; none that is skipped.
+    pub fn named(&self, id: &str) -> Option<Arc<Case>> {
+        let entry = self.entries.iter().find(|entry| entry.id == id)?;
+        entry.case.as_ref().ok().cloned()
+    }
+
     /// An attempt of a case, with the seed that follows from the run's seed, the case's id and the number, unless the document has one.
     pub fn job(&self, at: usize, attempt: u32) -> Job {
         let entry = &self.entries[at];

@@ -204,6 +204,9 @@ impl<'a> Attempt<'a> {
 
     /// After the last step: every fault was felt, and the candidate leaves nothing behind.
     async fn end(&mut self) -> Result<(), Stop> {
+        if self.is_direct() {
+            return Ok(());
+        }
         self.must_run();
         if self.findings.is_over() {
             return Ok(());
@@ -225,6 +228,9 @@ impl<'a> Attempt<'a> {
     }
 
     async fn step(&mut self, step: &Step) -> Result<(), Stop> {
+        if self.is_direct() {
+            return self.direct_step(step).await;
+        }
         if let Some(objects) = &step.apply {
             self.apply(objects)?;
         }
@@ -294,13 +300,19 @@ impl<'a> Attempt<'a> {
         self.changed = true;
     }
 
-    /// A deadline in nanoseconds, cut for candidates that are there to fail.
+    /// A deadline in nanoseconds: cut for candidates that are there to fail, longer for an experiment.
     pub(super) fn patience(&self, deadline: Span) -> u64 {
-        let deadline = match self.cluster.candidate().patience {
+        let candidate = self.cluster.candidate();
+        let deadline = match candidate.patience {
             Some(patience) => deadline.min(patience),
             None => deadline,
         };
-        deadline.0.as_nanos() as u64
+        deadline.0.as_nanos() as u64 * u64::from(candidate.treatment.stretch)
+    }
+
+    /// Whether this is the direct path: an experiment without a proxy.
+    pub(super) fn is_direct(&self) -> bool {
+        self.cluster.candidate().treatment.direct
     }
 
     /// What must be true now, computed once per state of the objects.

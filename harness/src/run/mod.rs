@@ -22,6 +22,7 @@ pub mod summary;
 mod sweep;
 
 pub use evidence::directory as evidence_directory;
+pub(crate) use scheduler::unfinished;
 pub use scheduler::{Evidence, Outcome, run_once, run_plan};
 pub use source::{Job, Source};
 pub(crate) use steps::disagreement;

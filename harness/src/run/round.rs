@@ -222,7 +222,7 @@ impl Attempt<'_> {
     }
 
     /// Endpoints that must answer on the direct path, because their servers listen.
-    fn control_addresses(&self, cell: &Cell) -> Vec<(SocketAddr, String)> {
+    pub(super) fn control_addresses(&self, cell: &Cell) -> Vec<(SocketAddr, String)> {
         let mut addresses = Vec::new();
         for outcome in &cell.expectation.outcomes {
             let Want::Endpoints { shares, .. } = outcome else {

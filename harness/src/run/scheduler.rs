@@ -127,7 +127,7 @@ async fn one(
             return AttemptFinished {
                 verdict: Verdict::Skip,
                 skip: Some(skip),
-                ..finished(&job.id, job.attempt)
+                ..unfinished(&job.id, job.attempt)
             };
         }
     };
@@ -162,14 +162,14 @@ async fn one(
         Ok(Err(panic)) => AttemptFinished {
             verdict: Verdict::Infra,
             infra: Some(format!("the harness failed: {panic}")),
-            ..finished(&job.id, job.attempt)
+            ..unfinished(&job.id, job.attempt)
         },
         Err(_) => {
             abort.abort();
             AttemptFinished {
                 verdict: Verdict::Infra,
                 infra: Some(format!("the attempt did not end within {HUNG:?}")),
-                ..finished(&job.id, job.attempt)
+                ..unfinished(&job.id, job.attempt)
             }
         }
     };
@@ -177,7 +177,8 @@ async fn one(
     result
 }
 
-fn finished(case: &str, attempt: u32) -> AttemptFinished {
+/// An attempt of which nothing is known yet.
+pub(crate) fn unfinished(case: &str, attempt: u32) -> AttemptFinished {
     AttemptFinished {
         case: case.into(),
         attempt,
@@ -240,7 +241,7 @@ async fn run_attempt(
         capture: out.is_some(),
     };
     let findings = Findings::new(sink);
-    let mut result = finished(&case.key.id, attempt_number);
+    let mut result = unfinished(&case.key.id, attempt_number);
     let (mut took, mut waited) = (None, Duration::ZERO);
     let findings = match Attempt::start(&case, &candidate, seed, settings, findings).await {
         Err((mut findings, stop)) => {

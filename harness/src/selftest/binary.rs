@@ -32,8 +32,10 @@ fn patience(faults: bool) -> Span {
 pub struct Binary {
     program: candidate::Binary,
     reference: Candidate,
-    /// All mutants.
+    /// All mutants that every attempt has to notice.
     pub mutants: Vec<Mutant>,
+    /// The planted flakes.
+    pub flakes: Vec<Mutant>,
 }
 
 /// Finds the program: `given`, the environment, beside the running program, or, where cargo runs that, by building it.
@@ -112,12 +114,14 @@ impl Binary {
         let mutants: Vec<Mutant> = serde_json::from_slice(&output.stdout).map_err(|error| {
             format!("'{} --list' does not list mutants: {error}", path.display())
         })?;
+        let (flakes, mutants) = mutants.into_iter().partition(|mutant| mutant.flaky);
         let reference = Candidate::load("reference")
             .map_err(|error| format!("the manifest of the reference: {error}"))?;
         Ok(Self {
             program,
             reference,
             mutants,
+            flakes,
         })
     }
 

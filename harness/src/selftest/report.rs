@@ -455,6 +455,8 @@ mod tests {
             summary: "It is wrong.".into(),
             bugs: vec!["bug:X1".into()],
             requirements: requirements.iter().map(|id| (*id).to_owned()).collect(),
+            flaky: false,
+            rate: None,
         }
     }
 

@@ -112,7 +112,15 @@ fn the_null_candidate_fails_whatever_expects_an_answer() {
     );
     let finished = run(
         directory.path(),
-        &["run", "one.yaml", "--candidate", "null", "--out", "out"],
+        &[
+            "run",
+            "one.yaml",
+            "--candidate",
+            "null",
+            "--no-classify",
+            "--out",
+            "out",
+        ],
     )
     .exits(1);
     assert!(
@@ -144,6 +152,7 @@ fn fail_fast_stops_at_the_first_failure() {
         "--jobs",
         "1",
         "--fail-fast",
+        "--no-classify",
         "--out",
         "out",
     ];
@@ -175,6 +184,7 @@ fn a_candidate_that_ends_is_the_candidates_failure() {
         "family=ipv4",
         "--candidate",
         "short.yaml",
+        "--no-classify",
         "--out",
         "out",
     ];
@@ -205,6 +215,7 @@ fn a_failed_attempt_leaves_what_is_needed_to_understand_and_repeat_it() {
         "mute.yaml",
         "--seed",
         "11",
+        "--no-classify",
         "--out",
         "out",
     ];

@@ -4,6 +4,7 @@
 
 mod cases;
 mod certify;
+mod classify;
 mod coverage;
 mod diff;
 mod documents;

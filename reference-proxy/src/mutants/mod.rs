@@ -9,6 +9,7 @@
 mod conntrack;
 mod desired_state;
 mod events;
+mod flakes;
 mod health;
 mod memory;
 mod raw;
@@ -86,6 +87,10 @@ pub struct Mutant {
     pub bugs: &'static [&'static str],
     /// The requirements that it violates.
     pub requirements: &'static [&'static str],
+    /// It shows in some worlds only: a test of what is said about flakes, and not of scenarios.
+    pub flaky: bool,
+    /// In which part of all worlds a flaky one shows; none if that depends on the machine.
+    pub rate: Option<f64>,
     #[serde(skip)]
     make: fn() -> Box<dyn Seams>,
 }
@@ -130,7 +135,7 @@ macro_rules! fault {
 }
 use fault;
 
-/// All mutants, by seam.
+/// All mutants that every attempt has to notice, by seam.
 pub fn all() -> Vec<Mutant> {
     Seam::ALL
         .into_iter()
@@ -141,8 +146,27 @@ pub fn all() -> Vec<Mutant> {
                 summary: fault.summary,
                 bugs: fault.bugs,
                 requirements: fault.requirements,
+                flaky: false,
+                rate: None,
                 make: fault.make,
             })
+        })
+        .collect()
+}
+
+/// The planted flakes, which are no part of [`all`].
+pub fn flakes() -> Vec<Mutant> {
+    flakes::all()
+        .into_iter()
+        .map(|planted| Mutant {
+            name: planted.fault.name,
+            seam: Seam::DesiredState,
+            summary: planted.fault.summary,
+            bugs: planted.fault.bugs,
+            requirements: planted.fault.requirements,
+            flaky: true,
+            rate: planted.rate,
+            make: planted.fault.make,
         })
         .collect()
 }
@@ -172,6 +196,21 @@ pub fn markdown() -> String {
             ));
         }
     }
+    text.push_str(
+        "\n## Planted flakes\n\nNot counted above: they show in some worlds only. `harness selftest --flakes` looks for them.\n\n\
+         | mutant | what it does wrong | how often | breaks |\n|---|---|--:|---|\n",
+    );
+    for mutant in flakes() {
+        let rate = mutant.rate.map_or("without a CPU".to_owned(), |rate| {
+            format!("{} %", rate * 100.0)
+        });
+        text.push_str(&format!(
+            "| `{}` | {} | {rate} | {} |\n",
+            mutant.name,
+            mutant.summary,
+            mutant.requirements.join(", ")
+        ));
+    }
     text
 }
 
@@ -185,7 +224,8 @@ pub fn main_with_args(mut args: Vec<OsString>) -> ExitCode {
     let texts: Vec<Option<&str>> = args.iter().skip(1).map(|arg| arg.to_str()).collect();
     match texts.as_slice() {
         [Some("--list")] | [Some("--list"), Some("--format"), Some("json")] => {
-            let json = serde_json::to_string_pretty(&all()).expect("names and texts");
+            let list: Vec<Mutant> = all().into_iter().chain(flakes()).collect();
+            let json = serde_json::to_string_pretty(&list).expect("names and texts");
             println!("{json}");
             ExitCode::SUCCESS
         }
@@ -198,7 +238,8 @@ pub fn main_with_args(mut args: Vec<OsString>) -> ExitCode {
             ExitCode::from(2)
         }
         [Some("--mutant"), name, ..] => {
-            let Some(mutant) = all().into_iter().find(|mutant| Some(mutant.name) == *name) else {
+            let named = |mutant: &Mutant| Some(mutant.name) == *name;
+            let Some(mutant) = all().into_iter().chain(flakes()).find(named) else {
                 eprintln!("error: there is no mutant of this name; --list shows all");
                 return ExitCode::from(2);
             };
@@ -251,6 +292,22 @@ mod tests {
             for id in mutant.requirements {
                 assert!(known.contains(*id), "{name}: there is no requirement {id}");
             }
+        }
+    }
+
+    #[test]
+    fn flakes_are_apart() {
+        let flakes = flakes();
+        let rates: Vec<Option<f64>> = flakes.iter().map(|mutant| mutant.rate).collect();
+        assert_eq!(rates, [Some(0.2), Some(0.05), Some(0.01), None]);
+        let all = all();
+        for flake in flakes {
+            assert!(flake.flaky && !flake.requirements.is_empty(), "{flake:?}");
+            assert!(flake.summary.ends_with('.'), "{flake:?}");
+            assert!(
+                all.iter()
+                    .all(|mutant| mutant.name != flake.name && !mutant.flaky)
+            );
         }
     }
 

@@ -11,15 +11,16 @@ use std::path::Path;
 use thiserror::Error;
 
 use super::report::{
-    Attempt, CaseResult, CharacteristicResult, CharacteristicValue, ClaimResult, End, GroupSummary,
-    Measurement, REPORT_FORMAT_VERSION, Report, RequirementResult, Resumption, Totals,
+    Attempt, CaseResult, CharacteristicResult, CharacteristicValue, ClaimResult, End,
+    ExperimentResult, GroupSummary, Measurement, REPORT_FORMAT_VERSION, Report, RequirementResult,
+    Resumption, Totals,
 };
 use super::signature;
 use super::stats::{Distribution, Rate};
 use super::verdict::{CaseVerdict, Conclusion, Counts};
 use crate::event::{
-    AttemptFinished, EVENT_FORMAT_VERSION, Event, EventBody, FinishReason, Options, RunResumed,
-    RunStarted, Verdict,
+    AttemptFinished, EVENT_FORMAT_VERSION, Event, EventBody, Experiment, ExperimentFinished,
+    FinishReason, Options, RunResumed, RunStarted, Verdict,
 };
 use crate::log::{self, LogError};
 use crate::sequential::{Claim, Decision, SequentialTest};
@@ -126,7 +127,7 @@ impl Report {
 }
 
 /// Folds events one at a time, so that a log of any length needs only the memory of its report.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct ReportBuilder {
     run: Option<(String, RunStarted)>,
     end: Option<End>,
@@ -144,14 +145,15 @@ pub struct ReportBuilder {
     earlier_ms: f64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct CaseFold {
     result: CaseResult,
     attempts: BTreeMap<u32, AttemptFold>,
+    experiments: BTreeMap<Experiment, ExperimentResult>,
     measured: BTreeMap<(String, String), Vec<f64>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct AttemptFold {
     started: Option<Started>,
     /// The last step that ended, and its verb.
@@ -161,7 +163,7 @@ struct AttemptFold {
     finished: Option<AttemptFinished>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Started {
     time: String,
     seed: u64,
@@ -169,7 +171,7 @@ struct Started {
     shape: Option<String>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Pending {
     Measured {
         name: String,
@@ -183,7 +185,7 @@ enum Pending {
     },
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Observed {
     text: String,
     cases: BTreeSet<String>,
@@ -284,6 +286,7 @@ impl ReportBuilder {
                 }
                 Ok(())
             }
+            EventBody::ExperimentFinished(finished) => self.experiment(seq, finished),
             EventBody::RunFinished { reason, message } => {
                 if self.end.is_some() {
                     return Err(ModelError::EndedTwice { seq });
@@ -406,6 +409,7 @@ impl ReportBuilder {
             self.cases.push(CaseFold {
                 result: CaseResult::planned(case),
                 attempts: BTreeMap::new(),
+                experiments: BTreeMap::new(),
                 measured: BTreeMap::new(),
             });
         }
@@ -422,6 +426,29 @@ impl ReportBuilder {
                 case: case.to_owned(),
             }),
         }
+    }
+
+    /// Several events of one experiment add up.
+    fn experiment(&mut self, seq: u64, finished: ExperimentFinished) -> Result<(), ModelError> {
+        let ExperimentFinished {
+            case,
+            experiment,
+            attempts,
+            failed,
+            infra,
+            what,
+            message,
+        } = finished;
+        let known = &mut self.case(seq, &case)?.experiments;
+        let sum = known
+            .entry(experiment)
+            .or_insert_with(|| ExperimentResult::new(experiment));
+        sum.attempts += u64::from(attempts);
+        sum.failed += u64::from(failed);
+        sum.infra += u64::from(infra);
+        sum.what = what;
+        sum.message = sum.message.take().or(message);
+        Ok(())
     }
 
     fn attempt(
@@ -471,11 +498,12 @@ impl ReportBuilder {
             }
         }
         let claim = run.options.until_confidence;
-        let cases: Vec<CaseResult> = self
+        let mut cases: Vec<CaseResult> = self
             .cases
             .into_iter()
             .map(|case| case.finish(claim))
             .collect();
+        let (failure_groups, causes) = signature::groups(&mut cases);
         if self
             .end
             .as_ref()
@@ -527,7 +555,9 @@ impl ReportBuilder {
             options: run.options,
             requirements,
             characteristics: characteristics(self.characteristics),
-            failure_groups: signature::groups(&cases),
+            failure_groups,
+            causes,
+            infra_groups: signature::infra_groups(&cases),
             measurements: measurements(measured),
             cases,
         };
@@ -540,6 +570,7 @@ impl ReportBuilder {
 impl CaseFold {
     fn finish(self, claim: Option<Claim>) -> CaseResult {
         let mut result = self.result;
+        result.experiments = self.experiments.into_values().collect();
         result.attempts = self
             .attempts
             .into_iter()

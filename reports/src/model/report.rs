@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::signature::FailureGroup;
+use super::class::{Class, Evidence, Tally, classify};
+use super::signature::{FailureGroup, InfraGroup};
 use super::stats::{Distribution, Rate};
 use super::verdict::{CaseVerdict, Conclusion, Counts};
 use crate::event::{
-    CandidateInfo, Failure, FinishReason, Machine, Options, PlannedCase, Skip, Suite, Verdict,
+    CandidateInfo, Experiment, Failure, FinishReason, Machine, Options, PlannedCase, Skip, Suite,
+    Verdict,
 };
 use crate::sequential::{Claim, Decision};
 
@@ -69,6 +71,12 @@ pub struct Report {
     /// The failed attempts grouped by what went wrong, the largest group first.
     #[serde(default)]
     pub failure_groups: Vec<FailureGroup>,
+    /// The same attempts by cause: groups that differ in nothing but family or protocol are one. The largest first.
+    #[serde(default)]
+    pub causes: Vec<FailureGroup>,
+    /// The attempts that say nothing grouped by the reason, the largest group first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub infra_groups: Vec<InfraGroup>,
     /// Every planned case, in the order of the plan.
     pub cases: Vec<CaseResult>,
 }
@@ -311,8 +319,71 @@ pub struct CaseResult {
     /// Everything else its attempts measured, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub measurements: Vec<Measurement>,
+    /// What kind of failure it has, where experiments were made with it or with one that fails the same way. It changes no verdict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classification: Option<Classification>,
+    /// The experiments that were made with it. Their reruns are no attempts: nothing else counts them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub experiments: Vec<ExperimentResult>,
     /// Its attempts, by number.
     pub attempts: Vec<Attempt>,
+}
+
+/// What kind of failure a case has, by the policy of `docs/verdicts.md`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Classification {
+    /// The kind.
+    pub class: Class,
+    /// The counts that decided: failed of all, of the run's attempts and of each experiment.
+    pub why: String,
+    /// How often it fails, when it is flaky.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
+    /// The case that the experiments were made with, when it was another one with the same signature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub representative: Option<String>,
+}
+
+/// What reruns of a case under one condition came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExperimentResult {
+    /// The condition.
+    pub experiment: Experiment,
+    /// Reruns that were made; none where the experiment is not possible.
+    pub attempts: u64,
+    /// Those of them that failed.
+    pub failed: u64,
+    /// Those of them that say nothing; the rest passed.
+    pub infra: u64,
+    /// What was done.
+    pub what: String,
+    /// What the first failed rerun says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+impl ExperimentResult {
+    pub(super) fn new(experiment: Experiment) -> Self {
+        Self {
+            experiment,
+            attempts: 0,
+            failed: 0,
+            infra: 0,
+            what: String::new(),
+            message: None,
+        }
+    }
+
+    /// The counts.
+    pub fn tally(&self) -> Tally {
+        Tally {
+            failed: self.failed,
+            passed: self.attempts.saturating_sub(self.failed + self.infra),
+            infra: self.infra,
+        }
+    }
 }
 
 impl CaseResult {
@@ -331,8 +402,38 @@ impl CaseResult {
             claim: None,
             convergence_ms: None,
             measurements: Vec::new(),
+            classification: None,
+            experiments: Vec::new(),
             attempts: Vec::new(),
         }
+    }
+
+    /// What is known about how it fails.
+    pub fn evidence(&self) -> Evidence {
+        let mut run = Tally::default();
+        self.attempts
+            .iter()
+            .for_each(|attempt| run.add(attempt.verdict));
+        let experiments = self.experiments.iter();
+        Evidence {
+            run,
+            experiments: experiments.map(|e| (e.experiment, e.tally())).collect(),
+        }
+    }
+
+    /// The class that its own experiments give it; `None` without any.
+    pub(super) fn classify(&self) -> Option<Classification> {
+        if self.experiments.is_empty() {
+            return None;
+        }
+        let evidence = self.evidence();
+        let (class, rate) = classify(&evidence);
+        Some(Classification {
+            class,
+            why: evidence.to_string(),
+            rate,
+            representative: None,
+        })
     }
 
     /// The attempts with one verdict.

@@ -103,11 +103,16 @@ impl fmt::Display for Rate {
 impl Rate {
     /// The rate of `failed` out of `of`; `None` when nothing was tried.
     pub fn new(failed: u64, of: u64) -> Option<Self> {
+        Self::with_tails(failed, of, (1.0 - CONFIDENCE) / 2.0)
+    }
+
+    /// The same with another probability of missing the true rate on each side, as for one of several looks at a growing sample.
+    pub fn with_tails(failed: u64, of: u64, tail: f64) -> Option<Self> {
         if of == 0 || failed > of {
             return None;
         }
         let (k, n) = (failed as f64, of as f64);
-        let (low, high) = interval(k, n, (1.0 - CONFIDENCE) / 2.0);
+        let (low, high) = interval(k, n, tail);
         Some(Self {
             failed,
             of,

@@ -71,8 +71,69 @@ impl Attempt<'_> {
         }
     }
 
+    /// Without a proxy: the flow goes to one endpoint at its own address, and is judged as long as that endpoint is left alone.
+    pub(super) async fn direct_flow(&mut self, step: &FlowStep) -> Result<(), Stop> {
+        if let Some(name) = &step.start {
+            let cell = self.one_cell(step)?;
+            if let Some(cell) = self.direct_cells(vec![cell]).into_iter().next() {
+                let step = FlowStep {
+                    established: None,
+                    ..step.clone()
+                };
+                return self.flow_start_at(name, &step, cell).await;
+            }
+            return Ok(());
+        }
+        let Some(name) = step.expect.as_ref().or(step.stop.as_ref()) else {
+            return Ok(());
+        };
+        let Some(flow) = self.flows.get(name) else {
+            return Ok(());
+        };
+        // What arrives of a one-way flow is known at the servers only, and silence shows the same there as a slow machine.
+        if flow.kind != FlowKind::UdpOneWay {
+            let report = self.read_settled(name).await?;
+            self.judge_flow(name, FlowExpect::NoLoss, &report)?;
+        }
+        if step.stop.is_some() {
+            self.forget_flow(name).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends the flows to pods that something happens to: their losses are no news.
+    pub(super) async fn end_direct_flows(
+        &mut self,
+        concerned: impl Fn(&str) -> bool,
+    ) -> Result<(), Stop> {
+        let ended: Vec<String> = self
+            .flows
+            .iter()
+            .filter(|(_, flow)| {
+                let mut to = allowed(&flow.cell.expectation).into_iter();
+                to.any(|(pod, _)| concerned(&pod))
+            })
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in ended {
+            self.forget_flow(&name).await?;
+        }
+        Ok(())
+    }
+
+    async fn forget_flow(&mut self, name: &str) -> Result<(), Stop> {
+        if let Some(flow) = self.flows.remove(name) {
+            flow.agent.flow_stop(name).await?;
+        }
+        Ok(())
+    }
+
     async fn flow_start(&mut self, name: &str, step: &FlowStep) -> Result<(), Stop> {
         let cell = self.one_cell(step)?;
+        self.flow_start_at(name, step, cell).await
+    }
+
+    async fn flow_start_at(&mut self, name: &str, step: &FlowStep, cell: Cell) -> Result<(), Stop> {
         let kind = kind(step.kind.expect("validated"));
         let interval = step.interval.unwrap_or(Span::millis(10)).0;
         let agent = self.cluster.agent(&cell.from.agent)?;

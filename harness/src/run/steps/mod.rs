@@ -2,6 +2,7 @@
 
 mod change;
 mod converge;
+mod direct;
 pub(super) mod fault;
 pub(super) mod flow;
 mod hold;
