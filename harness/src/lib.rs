@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod coverage;
 pub mod diff;
 pub mod experiment;
+pub mod hunt;
 pub mod nemesis;
 pub mod plan;
 mod roles;

@@ -11,6 +11,7 @@ mod diff;
 mod doctor;
 mod drive;
 mod explain;
+mod hunt;
 mod interrupt;
 mod list;
 pub mod machine;
@@ -64,6 +65,8 @@ enum Command {
     Coverage(coverage::CoverageCommand),
     /// Say what changes when one candidate takes the place of another.
     Diff(Box<diff::Diff>),
+    /// Search for failures with random but valid histories, and make what fails small.
+    Hunt(hunt::HuntCommand),
     /// Test the tests with known-bad proxies.
     Selftest(selftest::SelftestCommand),
     /// Say what this kernel and machine can do, what is missing and how to get it.
@@ -107,6 +110,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Command::Explain(command) => command.run(),
         Command::Coverage(command) => command.run(),
         Command::Diff(command) => command.run(),
+        Command::Hunt(command) => command.run(),
         Command::Selftest(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Cluster(command) => command.run(),

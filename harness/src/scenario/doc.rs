@@ -13,7 +13,7 @@ use serde_saphyr::Spanned;
 use super::duration::Span;
 
 /// A scenario: objects, steps and what must hold, for every combination of its matrix.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Scenario {
     /// Stable id in kebab case; the case ids are this plus the matrix values.
@@ -133,7 +133,7 @@ impl std::fmt::Display for AxisValue {
 }
 
 /// The world a scenario asks for. Both address families are always there.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Topology {
     /// Nodes; by default `node1` and `node2`.
@@ -163,7 +163,7 @@ impl Default for Topology {
 }
 
 /// A node: one instance of the candidate runs on it.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Node {
     /// Name of the Node object.
@@ -177,7 +177,7 @@ pub struct Node {
 }
 
 /// A pod: a network namespace (or the node's, with `hostNetwork`) with servers and clients in it.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Pod {
     /// Name of the Pod object, and the identity that its servers answer with.
@@ -236,7 +236,7 @@ pub enum Protocol {
 
 /// The client beyond the router. It has one address per node; the address decides at which node
 /// its packets to externalIPs and LoadBalancer addresses arrive.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Outside {
     /// MTU in bytes of the wire between the router and the client.
@@ -245,7 +245,7 @@ pub struct Outside {
 }
 
 /// A client that is neither pod nor node.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Client {
     /// Name to use in `from`.
@@ -255,7 +255,7 @@ pub struct Client {
 }
 
 /// Settings of the candidate that a scenario depends on.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ProxySettings {
     /// `--nodeport-addresses` as CIDRs; needs the feature `nodePortAddresses`.
@@ -264,7 +264,7 @@ pub struct ProxySettings {
 }
 
 /// One step: exactly one verb, and optionally the cases it applies to.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Step {
     /// Shown in reports instead of a generated summary.
@@ -316,7 +316,7 @@ impl<T> OneOrMany<T> {
 }
 
 /// Names an object.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ObjectRef {
     /// `v1` and so on; by default that of the well-known kind.
@@ -332,7 +332,7 @@ pub struct ObjectRef {
 }
 
 /// A patch of one object.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Patch {
     /// `v1` and so on; by default that of the well-known kind.
@@ -356,7 +356,7 @@ pub struct Patch {
 }
 
 /// The patch types of the Kubernetes API.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum PatchType {
     /// RFC 7396.
@@ -369,7 +369,7 @@ pub enum PatchType {
 }
 
 /// What happens to pods.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PodAction {
     /// The pods.
@@ -379,7 +379,7 @@ pub struct PodAction {
 }
 
 /// The life of a pod, as a scenario can steer it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum PodVerb {
     /// Creates namespace, servers and Pod object (Ready unless the topology says otherwise).
@@ -403,7 +403,7 @@ pub type Sources = OneOrMany<String>;
 
 /// Selects destinations; every given field narrows. An empty selector is every frontend of every Service
 /// in the case's family (both families when the matrix has no `family` axis).
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Target {
     /// Service name.
@@ -427,7 +427,7 @@ pub struct Target {
 }
 
 /// A port by name or number.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum PortRef {
     /// Port number.
@@ -468,7 +468,7 @@ pub enum Family {
 }
 
 /// What must be seen.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Expect {
     /// What the oracle says.
@@ -485,7 +485,7 @@ pub enum Expect {
 }
 
 /// One round of probes.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Probe {
     /// Sources; `all` by default.
@@ -544,11 +544,11 @@ impl Default for Probe {
 }
 
 /// A closed range of lengths: `[from, to]`, in bytes.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct LengthRange(pub u32, pub u32);
 
 /// What the backend must see as the client's address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum ClientAddress {
     /// The client's own.
@@ -558,7 +558,7 @@ pub enum ClientAddress {
 }
 
 /// Starts, judges or stops long-running traffic.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct FlowStep {
     /// Starts a flow under this name.
@@ -590,7 +590,7 @@ pub struct FlowStep {
 }
 
 /// Kinds of traffic that behave differently.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum FlowKind {
     /// One TCP connection with sequence-checked messages.
@@ -608,7 +608,7 @@ pub enum FlowKind {
 }
 
 /// What must be true of a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum FlowExpect {
     /// Within the deadline the flow reaches only what the oracle allows now (or is refused, or silent).
@@ -622,7 +622,7 @@ pub enum FlowExpect {
 }
 
 /// Waits for the model.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Converge {
     /// Sources; `all` by default.
@@ -637,7 +637,7 @@ pub struct Converge {
 }
 
 /// Why a `converge` looks at its own destinations only.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NoSweep {
     /// The reason, as in `a reserved address that the oracle cannot know`.
@@ -656,7 +656,7 @@ impl Default for Converge {
 }
 
 /// The model must hold for a duration.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Hold {
     /// How long.
@@ -679,7 +679,7 @@ fn all_targets() -> OneOrMany<Target> {
 }
 
 /// Something goes wrong. Exactly one of `proxy`, `node` and `api`.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Fault {
     /// With the candidate's process.
@@ -712,7 +712,7 @@ pub struct Fault {
 }
 
 /// Faults of the candidate's process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum ProxyFault {
     /// SIGTERM, wait for the exit, start again, wait until ready.
@@ -732,7 +732,7 @@ pub enum ProxyFault {
 }
 
 /// Faults of a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum NodeFault {
     /// `nft flush ruleset`: every table of everybody.
@@ -752,7 +752,7 @@ pub enum NodeFault {
 }
 
 /// Faults of the API server, as the candidate sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum ApiFault {
     /// Every running watch ends.
@@ -785,7 +785,7 @@ pub enum ApiFault {
 }
 
 /// A packet that no socket would send.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Inject {
     /// What to send.
@@ -809,7 +809,7 @@ pub struct Inject {
 }
 
 /// Kinds of injected packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum InjectKind {
     /// A TCP segment outside the window of an established connection (kubernetes #74839).
@@ -820,7 +820,7 @@ pub enum InjectKind {
 }
 
 /// What to audit. Everything that is `true` is checked.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct State {
     /// The candidate runs on every node and has not restarted by itself.
@@ -837,7 +837,7 @@ pub struct State {
 }
 
 /// An HTTP request whose answer is checked.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpCheck {
     /// Node that is asked, on its IPv4 address, by the outside client.

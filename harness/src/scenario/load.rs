@@ -499,6 +499,41 @@ fn plan_variable(plan: &Plan, family: &str, name: &str) -> Option<String> {
     }
 }
 
+/// Replaces the variables that follow from the address plan in every string of a value, as in a document without a family axis.
+pub fn substitute_addresses(plan: &Plan, value: &serde_json::Value) -> Result<serde_json::Value, String> {
+    use serde_json::Value;
+    Ok(match value {
+        Value::String(text) if text.contains("$(") => {
+            let mut out = String::new();
+            let mut rest = text.as_str();
+            while let Some((before, after)) = rest.split_once("$(") {
+                let (name, after) = after
+                    .split_once(')')
+                    .ok_or_else(|| format!("'$(' without ')' in '{text}'"))?;
+                out.push_str(before);
+                out.push_str(
+                    &plan_variable(plan, "ipv4", name)
+                        .ok_or_else(|| format!("unknown variable '$({name})'"))?,
+                );
+                rest = after;
+            }
+            out.push_str(rest);
+            Value::String(out)
+        }
+        Value::Array(list) => Value::Array(
+            list.iter()
+                .map(|one| substitute_addresses(plan, one))
+                .collect::<Result<_, _>>()?,
+        ),
+        Value::Object(map) => Value::Object(
+            map.iter()
+                .map(|(key, one)| Ok((key.clone(), substitute_addresses(plan, one)?)))
+                .collect::<Result<_, String>>()?,
+        ),
+        other => other.clone(),
+    })
+}
+
 /// The document text that reruns exactly this case: the substituted text plus a `case` restriction.
 fn with_case(text: &str, key: &CaseKey) -> String {
     let text = text.trim_start_matches('\n');

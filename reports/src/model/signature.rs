@@ -262,22 +262,32 @@ impl Signature {
         failures: &'a [Failure],
         complaint: Option<&str>,
     ) -> Option<(Self, &'a Failure)> {
+        // Cells are probed side by side: which of them comes first says nothing.
+        Self::all(requirements, failures, complaint).min_by(|a, b| a.0.cmp(&b.0))
+    }
+
+    /// The signatures of all failures of an attempt's first step that failed, with the failures. `requirements` are the case's, `complaint` the last
+    /// error in the candidate's log.
+    pub fn all<'a>(
+        requirements: &[String],
+        failures: &'a [Failure],
+        complaint: Option<&str>,
+    ) -> impl Iterator<Item = (Self, &'a Failure)> {
         let first_step = failures.iter().filter_map(|f| f.step).min();
+        let log = complaint.map(without_numbers).unwrap_or_default();
         failures
             .iter()
-            .filter(|failure| failure.step == first_step)
-            .map(|failure| {
+            .filter(move |failure| failure.step == first_step)
+            .map(move |failure| {
                 let signature = Self {
                     requirement: requirement(requirements, failure),
                     verb: failure.verb.clone(),
                     kind: failure.kind.clone(),
                     cell: failure.cell.as_deref().map(cell_class).unwrap_or_default(),
-                    log: complaint.map(without_numbers).unwrap_or_default(),
+                    log: log.clone(),
                 };
                 (signature, failure)
             })
-            // Cells are probed side by side: which of them comes first says nothing.
-            .min_by(|a, b| a.0.cmp(&b.0))
     }
 }
 
@@ -301,12 +311,13 @@ impl std::fmt::Display for Signature {
     }
 }
 
-fn requirement(case: &[String], failure: &Failure) -> String {
+fn requirement(requirements: &[String], failure: &Failure) -> String {
     let blamed = &failure.requirements;
-    case.iter()
+    requirements
+        .iter()
         .find(|own| blamed.is_empty() || blamed.contains(own))
         .or(blamed.first())
-        .or(case.first())
+        .or(requirements.first())
         .cloned()
         .unwrap_or_default()
 }

@@ -1,0 +1,77 @@
+//! Who is hunted, and who has to pass what it fails.
+
+use std::sync::Arc;
+
+use crate::{
+    candidate::Candidate,
+    scenario::{Scenario, Span},
+    selftest::{Binary, Mutant},
+};
+
+/// While it is searched, a condition is waited for so long. Proxies take milliseconds to two seconds; one that takes longer is looked at again with all the
+/// patience that documents have, and only that counts.
+const QUICK: Span = Span::millis(5_000);
+/// The same in documents with faults: clients of the API wait between tries, some seconds after several failures.
+const QUICK_AFTER_FAULTS: Span = Span::millis(15_000);
+
+/// A candidate with its control.
+#[derive(Clone, Debug)]
+pub enum Prey {
+    /// Somebody's proxy; the reference is the control, unless it is the reference itself.
+    Candidate {
+        /// The candidate.
+        candidate: Box<Candidate>,
+        /// The reference.
+        control: Option<Box<Candidate>>,
+    },
+    /// A proxy with a known fault; the control is the same program without it.
+    Mutant {
+        /// The program.
+        binary: Box<Binary>,
+        /// Which of its mutants.
+        mutant: Mutant,
+    },
+}
+
+impl Prey {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Candidate { candidate, .. } => &candidate.manifest.name,
+            Self::Mutant { mutant, .. } => &mutant.name,
+        }
+    }
+
+    /// For searching and shrinking: waits no longer than it takes to be suspicious.
+    pub fn quick(&self, scenario: &Scenario) -> Arc<Candidate> {
+        let faults = has_faults(scenario);
+        let mut candidate = self.patient_one(faults);
+        let most = if faults { QUICK_AFTER_FAULTS } else { QUICK };
+        candidate.patience = Some(candidate.patience.map_or(most, |own| own.min(most)));
+        Arc::new(candidate)
+    }
+
+    /// For what counts: as patient as the document.
+    pub fn patient(&self, scenario: &Scenario) -> Arc<Candidate> {
+        Arc::new(self.patient_one(has_faults(scenario)))
+    }
+
+    /// Who has to pass, as patient; `None` if there is nobody who is not the candidate itself.
+    pub fn control(&self, scenario: &Scenario) -> Option<Arc<Candidate>> {
+        match self {
+            Self::Candidate { control, .. } => control.as_deref().cloned().map(Arc::new),
+            Self::Mutant { binary, .. } => Some(Arc::new(binary.control(has_faults(scenario)))),
+        }
+    }
+
+    fn patient_one(&self, faults: bool) -> Candidate {
+        match self {
+            Self::Candidate { candidate, .. } => (**candidate).clone(),
+            Self::Mutant { binary, mutant } => binary.mutant(mutant, faults),
+        }
+    }
+}
+
+fn has_faults(scenario: &Scenario) -> bool {
+    scenario.steps.iter().any(|step| step.value.fault.is_some())
+}

@@ -1,0 +1,357 @@
+//! Delta debugging of scenario documents, also of failures that show only sometimes.
+//!
+//! ```text
+//!   document that fails ──> what comes after the failure ──> faults, flows, Services ──> steps ──> pods, nodes ──> fields
+//!                              each time: a smaller document is taken if the sequential test says that it fails as often
+//! ```
+//!
+//! Nothing here runs anything: whether a document is valid, whether an attempt shows the failure, and whether there is time left, is asked of a [`Subject`].
+//! Coarse reductions come first, because a document that is half as long is twice as fast to try.
+
+pub mod decide;
+pub mod reduce;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
+pub use decide::{Rates, Tally};
+
+use crate::scenario::Scenario;
+
+/// What an attempt of a document says about the failure that is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// It shows, at this step (by its position); absent where it was none of a step's.
+    Shown(Option<usize>),
+    /// It does not, or another one does.
+    NotShown,
+    /// The attempt says nothing.
+    Nothing,
+}
+
+/// Whoever can try documents.
+pub trait Subject {
+    /// Whether it could be run at all: it is read and rehearsed.
+    fn is_valid(&mut self, scenario: &Scenario) -> bool;
+    /// Makes one attempt.
+    fn attempt(&mut self, scenario: &Scenario) -> Seen;
+    /// Whether there is time for another attempt.
+    fn has_time(&self) -> bool;
+}
+
+/// A document that is as small as it got.
+#[derive(Clone, Debug)]
+pub struct Shrunk {
+    /// The document.
+    pub scenario: Scenario,
+    /// What was seen of it.
+    pub tally: Tally,
+    /// Attempts made.
+    pub attempts: u32,
+    /// Smaller documents taken, with what each was and its steps.
+    pub taken: Vec<(String, usize)>,
+    /// It ended because nothing smaller fails, and not for want of time.
+    pub complete: bool,
+}
+
+/// Attempts in a row that may say nothing before a document counts as not deciding.
+const SILENT: u32 = 3;
+
+struct Shrinker<'a, S> {
+    subject: &'a mut S,
+    rates: Rates,
+    best: Scenario,
+    history: Vec<Scenario>,
+    step: Option<usize>,
+    tally: Tally,
+    attempts: u32,
+    taken: Vec<(String, usize)>,
+    /// Documents that were tried and not taken.
+    refused: BTreeSet<String>,
+}
+
+/// Makes the document smaller for as long as it fails at about the rate that was measured of it. `failed_at` is the step at which it fails.
+pub fn shrink(
+    subject: &mut impl Subject,
+    scenario: &Scenario,
+    rates: Rates,
+    failed_at: Option<usize>,
+) -> Shrunk {
+    let mut shrinker = Shrinker {
+        subject,
+        rates,
+        best: scenario.clone(),
+        history: vec![scenario.clone()],
+        step: failed_at,
+        tally: Tally::default(),
+        attempts: 0,
+        taken: Vec::new(),
+        refused: BTreeSet::new(),
+    };
+    shrinker.truncate();
+    shrinker.coarse();
+    loop {
+        let before = shrinker.taken.len();
+        shrinker.steps();
+        shrinker.pods();
+        shrinker.nodes();
+        shrinker.services_one_by_one();
+        shrinker.objects();
+        shrinker.fields();
+        if shrinker.taken.len() == before || !shrinker.subject.has_time() {
+            break;
+        }
+    }
+    shrinker.narrow();
+    let complete = shrinker.subject.has_time();
+    shrinker.stand_by();
+    Shrunk {
+        scenario: shrinker.best,
+        tally: shrinker.tally,
+        attempts: shrinker.attempts,
+        taken: shrinker.taken,
+        complete,
+    }
+}
+
+impl<S: Subject> Shrinker<'_, S> {
+    /// Takes the document if it fails as often.
+    fn take(&mut self, what: &str, smaller: Scenario) -> bool {
+        let key = fingerprint(&smaller);
+        if key == fingerprint(&self.best) || self.refused.contains(&key) {
+            return false;
+        }
+        if !self.subject.has_time() {
+            return false;
+        }
+        let decided = self.subject.is_valid(&smaller).then(|| self.decide(&smaller));
+        if let Some(Some((true, tally, step))) = decided {
+            self.taken.push((what.to_owned(), smaller.steps.len()));
+            self.best = smaller.clone();
+            self.history.push(smaller);
+            self.tally = tally;
+            self.step = step;
+            return true;
+        }
+        self.refused.insert(key);
+        false
+    }
+
+    /// Attempts until the test decides; `None` if it cannot.
+    fn decide(&mut self, scenario: &Scenario) -> Option<(bool, Tally, Option<usize>)> {
+        let mut test = self.rates.test();
+        let mut step = None;
+        let mut silent = 0;
+        while self.subject.has_time() {
+            self.attempts += 1;
+            let shown = match self.subject.attempt(scenario) {
+                Seen::Shown(at) => {
+                    step = at;
+                    true
+                }
+                Seen::NotShown => false,
+                Seen::Nothing => {
+                    silent += 1;
+                    if silent == SILENT {
+                        return None;
+                    }
+                    continue;
+                }
+            };
+            silent = 0;
+            if let Some(decided) = test.add(shown) {
+                return Some((decided, test.tally(), step));
+            }
+        }
+        None
+    }
+
+    /// What comes after the step that fails has no part in it.
+    fn truncate(&mut self) {
+        let Some(at) = self.step.filter(|at| at + 1 < self.best.steps.len()) else {
+            return;
+        };
+        let after: BTreeSet<usize> = (at + 1..self.best.steps.len()).collect();
+        let smaller = reduce::without_steps(&self.best, &after);
+        self.take("nothing after the failure", smaller);
+    }
+
+    /// Whole kinds of things at once.
+    fn coarse(&mut self) {
+        let last = self.best.steps.len().saturating_sub(1);
+        let steps = |scenario: &Scenario, of: &dyn Fn(&crate::scenario::doc::Step) -> bool| -> BTreeSet<usize> {
+            let steps = scenario.steps.iter().enumerate();
+            steps
+                .filter(|(at, step)| *at != last && of(&step.value))
+                .map(|(at, _)| at)
+                .collect()
+        };
+        let failing = self.best.steps.last().and_then(|step| step.value.flow.as_ref());
+        let failing = failing.and_then(|flow| flow.expect.clone().or_else(|| flow.stop.clone()));
+        let other_flows = steps(&self.best, &|step| {
+            step.flow.as_ref().is_some_and(|flow| {
+                let name = flow.start.as_ref().or(flow.expect.as_ref()).or(flow.stop.as_ref());
+                name != failing.as_ref()
+            })
+        });
+        let smaller = reduce::without_steps(&self.best, &other_flows);
+        self.take("no other flows", smaller);
+        let last = self.best.steps.len().saturating_sub(1);
+        let faults: BTreeSet<usize> = self
+            .best
+            .steps
+            .iter()
+            .enumerate()
+            .filter(|(at, step)| *at != last && step.value.fault.is_some())
+            .map(|(at, _)| at)
+            .collect();
+        let smaller = reduce::without_steps(&self.best, &faults);
+        self.take("no faults", smaller);
+        let services = reduce::services(&self.best);
+        for keep in services.iter().filter(|_| services.len() > 1) {
+            let others: BTreeSet<String> = services.iter().filter(|name| *name != keep).cloned().collect();
+            let smaller = reduce::without_services(&self.best, &others);
+            if self.take("one Service", smaller) {
+                break;
+            }
+        }
+    }
+
+    fn services_one_by_one(&mut self) {
+        for name in reduce::services(&self.best) {
+            let smaller = reduce::without_services(&self.best, &[name].into());
+            self.take("a Service less", smaller);
+        }
+    }
+
+    /// Delta debugging over the steps: halves, quarters, and so on.
+    fn steps(&mut self) {
+        let mut size = self.best.steps.len().div_ceil(2).max(1);
+        loop {
+            let mut end = self.best.steps.len();
+            // From the end, so that positions before stay what they are.
+            while end > 0 && self.subject.has_time() {
+                let start = end.saturating_sub(size);
+                let part: BTreeSet<usize> = (start..end).collect();
+                let smaller = reduce::without_steps(&self.best, &part);
+                self.take("fewer steps", smaller);
+                end = start.min(self.best.steps.len());
+            }
+            if size == 1 {
+                return;
+            }
+            size = size.div_ceil(2);
+        }
+    }
+
+    fn pods(&mut self) {
+        let names: Vec<String> = self.best.topology.pods.iter().map(|pod| pod.name.clone()).collect();
+        let mut size = names.len().div_ceil(2).max(1);
+        loop {
+            for part in names.chunks(size) {
+                let part: BTreeSet<String> = part
+                    .iter()
+                    .filter(|name| self.best.topology.pods.iter().any(|pod| pod.name == **name))
+                    .cloned()
+                    .collect();
+                if !part.is_empty() {
+                    let smaller = reduce::without_pods(&self.best, &part);
+                    self.take("fewer pods", smaller);
+                }
+            }
+            if size == 1 {
+                return;
+            }
+            size = size.div_ceil(2);
+        }
+    }
+
+    fn nodes(&mut self) {
+        if let Some(smaller) = reduce::on_one_node(&self.best) {
+            self.take("one node", smaller);
+        }
+        if let Some(smaller) = reduce::without_last_node(&self.best) {
+            self.take("a node less", smaller);
+        }
+    }
+
+    /// Objects that are there from the start, one by one.
+    fn objects(&mut self) {
+        for at in (0..self.best.objects.len()).rev() {
+            let mut smaller = self.best.clone();
+            if at < smaller.objects.len() {
+                smaller.objects.remove(at);
+                self.take("an object less", reduce::repaired(smaller));
+            }
+        }
+    }
+
+    /// One field less, until no field can be spared. After one was, the paths are others.
+    fn fields(&mut self) {
+        let mut from = 0;
+        loop {
+            let choices = reduce::simpler_fields(&self.best);
+            let Some((at, _)) = choices
+                .into_iter()
+                .enumerate()
+                .skip(from)
+                .find(|(_, smaller)| self.take("a field less", smaller.clone()))
+            else {
+                return;
+            };
+            from = at;
+        }
+    }
+
+    /// The step that fails looks at everything; what fails is mostly one thing.
+    fn narrow(&mut self) {
+        let Some(step) = self.best.steps.last() else {
+            return;
+        };
+        if step.value.converge.is_none() {
+            return;
+        }
+        let names = self.best.topology.pods.iter().map(|pod| pod.name.clone());
+        let nodes = self.best.topology.nodes.iter().map(|node| node.name.clone());
+        let sources: Vec<String> = names.chain(nodes).chain(["outside".to_owned()]).collect();
+        for source in sources {
+            let mut smaller = self.best.clone();
+            if let Some(converge) = smaller.steps.last_mut().and_then(|step| step.value.converge.as_mut()) {
+                converge.from = crate::scenario::doc::OneOrMany::One(source);
+            }
+            if self.take("one source", smaller) {
+                break;
+            }
+        }
+    }
+
+    /// The result has to stand by itself: if it does not fail as often when it is tried again, the one before it is taken.
+    fn stand_by(&mut self) {
+        while self.history.len() > 1 && self.subject.has_time() {
+            let best = self.best.clone();
+            let again = self.decide(&best);
+            match again {
+                Some((true, tally, step)) => {
+                    self.tally.attempts += tally.attempts;
+                    self.tally.shown += tally.shown;
+                    self.step = step;
+                    return;
+                }
+                None => return,
+                Some((false, ..)) => {
+                    self.history.pop();
+                    self.taken.pop();
+                    self.tally = Tally::default();
+                    if let Some(before) = self.history.last() {
+                        self.best = before.clone();
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn fingerprint(scenario: &Scenario) -> String {
+    serde_json::to_string(scenario).unwrap_or_default()
+}

@@ -1,0 +1,137 @@
+//! Properties of generation: valid, rehearsable, the same again, and what it claims to cover.
+
+use std::collections::BTreeSet;
+
+use super::{
+    document,
+    generate::{Generator, Settings},
+};
+use crate::{
+    plan::Requirements,
+    scenario::{Case, Feature, Level, Scenario, read_documents, rehearse},
+};
+
+/// Documents per level; `HARNESS_TEST_DOCUMENTS` takes its place for thousands of them (docs/hunting.md).
+const DOCUMENTS: usize = 40;
+
+fn case(text: &str) -> Case {
+    let documents = read_documents("generated.yaml", text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    documents[0]
+        .resolve(&documents[0].cases[0])
+        .unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+fn settings(level: Level, lacking: &[Feature]) -> Settings {
+    Settings {
+        level,
+        lacking: lacking.iter().copied().collect(),
+    }
+}
+
+fn number(name: &str, default: usize) -> usize {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+#[test]
+fn documents_are_read_and_rehearsed_and_what_was_meant() {
+    let requirements = Requirements::embedded().unwrap();
+    let documents = number("HARNESS_TEST_DOCUMENTS", DOCUMENTS);
+    let all = [Feature::SessionAffinity, Feature::SourceRanges, Feature::TopologyHints, Feature::ExternalIps, Feature::LoadBalancer, Feature::TrafficPolicy];
+    for (seed, level, lacking) in [
+        (1, Level::Core, &[][..]),
+        (2, Level::Extended, &[][..]),
+        (3, Level::Strict, &[][..]),
+        (4, Level::Extended, &all[..]),
+    ] {
+        let mut generator = Generator::new(seed, settings(level, lacking));
+        for _ in 0..documents {
+            let generated = generator.generate();
+            let case = case(&generated.text);
+            assert_eq!(
+                document::value(&case_without_variables(&generated.scenario, &case)),
+                document::value(&case.scenario),
+                "{}",
+                generated.text
+            );
+            rehearse(&case).unwrap_or_else(|error| panic!("{error}\n{}", generated.text));
+            for id in &case.scenario.requirement {
+                let requirement = requirements.get(id).unwrap_or_else(|| panic!("{id}"));
+                assert!(requirement.level <= level, "{id} in a document of level {level:?}");
+            }
+            for feature in lacking {
+                assert!(!case.scenario.features.contains(feature), "{feature:?}\n{}", generated.text);
+            }
+        }
+        assert_eq!(generator.discarded(), &[] as &[String]);
+    }
+}
+
+/// The generated scenario with its variables replaced, as reading does.
+fn case_without_variables(scenario: &Scenario, case: &Case) -> Scenario {
+    let value = serde_json::to_value(scenario).unwrap();
+    let value = crate::scenario::load::substitute_addresses(&case.plan, &value).unwrap();
+    serde_json::from_value(value).unwrap()
+}
+
+#[test]
+fn the_same_seed_gives_the_same_documents_and_another_one_others() {
+    let texts = |seed| -> Vec<String> {
+        let mut generator = Generator::new(seed, Settings::up_to(Level::Extended));
+        (0..12).map(|_| generator.generate().text).collect()
+    };
+    assert_eq!(texts(7), texts(7));
+    let (one, other): (BTreeSet<String>, BTreeSet<String>) =
+        (texts(7).into_iter().collect(), texts(8).into_iter().collect());
+    assert_eq!(one.len(), 12);
+    assert!(one.is_disjoint(&other));
+}
+
+#[test]
+fn every_pair_comes_up() {
+    for level in [Level::Extended] {
+        let mut generator = Generator::new(11, Settings::up_to(level));
+        let mut documents = 0;
+        while !generator.coverage().missing().is_empty() && documents < 600 {
+            generator.generate();
+            documents += 1;
+        }
+        let coverage = generator.coverage();
+        assert_eq!(coverage.missing(), Vec::<String>::new(), "{level:?}");
+        assert!(coverage.total() > 500, "{}", coverage.table(0));
+        println!("{level:?}: all {} pairs within {documents} documents", coverage.total());
+    }
+}
+
+#[test]
+fn loaded_dice_cover_more() {
+    // The same number of documents, each thrown as if nothing had come up before it.
+    let settings = Settings::up_to(Level::Extended);
+    let documents = 40;
+    let mut loaded = Generator::new(5, settings.clone());
+    let mut fair = super::Coverage::new(&settings);
+    for number in 0..documents {
+        loaded.generate();
+        let mut forgetful = Generator::new(5_000 + number, settings.clone());
+        forgetful.generate().events.iter().for_each(|event| fair.add(event));
+    }
+    assert!(loaded.coverage().met() > fair.met(), "{} and {}", loaded.coverage().met(), fair.met());
+}
+
+#[test]
+fn histories_hold_what_makes_them_worth_running() {
+    let mut generator = Generator::new(21, Settings::up_to(Level::Extended));
+    let (mut judged, mut moves, mut faults) = (0, 0, 0);
+    let documents = 60;
+    for _ in 0..documents {
+        let scenario = generator.generate().scenario;
+        for step in &scenario.steps {
+            let is = step.value.flow.as_ref().and_then(|flow| flow.is);
+            judged += usize::from(is.is_some());
+            moves += usize::from(is == Some(crate::scenario::doc::FlowExpect::Model));
+            faults += usize::from(step.value.fault.is_some());
+        }
+    }
+    assert!(judged > 2 * documents, "{judged} judgements of flows");
+    assert!(moves > documents / 3, "{moves} flows that have to move");
+    assert!(faults > documents / 2, "{faults} faults");
+}
