@@ -14,7 +14,7 @@ use std::{
     collections::HashMap,
     fs,
     io::{self, Read as _, Write as _},
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     process::ExitCode,
     sync::Arc,
     thread,
@@ -58,6 +58,7 @@ fn main() -> ExitCode {
         ("small_transactions", small_transactions),
         ("repair", repair),
         ("affinity", affinity),
+        ("affinity_of_a_silent_sender", affinity_of_a_silent_sender),
     ] {
         match test() {
             Ok(()) => println!("test {name} ... ok"),
@@ -405,5 +406,53 @@ fn affinity() -> io::Result<()> {
         answers.len() == 1 && answers.contains_key(rest[0]),
         format!("after the endpoint was gone: {answers:?}"),
     )?;
+    table.delete()
+}
+
+/// A sender whom nobody answers, such as one of log lines, goes on sending while its endpoint goes. What it sends over its old connection tracking entry must
+/// not bring the affinity back that was just forgotten: its next flow would return to the endpoint that is gone, for ever.
+fn affinity_of_a_silent_sender() -> io::Result<()> {
+    let key: Arc<str> = "default/a".into();
+    let receivers = V4
+        .into_iter()
+        .map(|ip| UdpSocket::bind((ip, 5140)))
+        .collect::<io::Result<Vec<_>>>()?;
+    let mut silent = service(2, Some(3600));
+    silent.ports[0].protocol = Protocol::Udp;
+    let listed = |ips: &[&str]| {
+        let mut slice = slice(&key, ips, 5140);
+        slice.ports[0].protocol = Protocol::Udp;
+        slice
+    };
+    let mut state = State::new(node());
+    state.set_service(&key, Some(silent));
+    state.set_slice(&key, Some(listed(&V4)));
+    state.sync_first();
+    let mut table = NetlinkTable::open()?;
+    table.adopt(|| state.elements())?;
+    let sender = UdpSocket::bind("10.89.0.11:0")?;
+    sender.connect("10.96.0.2:80")?;
+    sender.send(b"one")?;
+    // The loopback interface delivers before the call returns.
+    let got = receivers.iter().position(|receiver| {
+        let ready = receiver.set_nonblocking(true);
+        ready.is_ok() && receiver.recv(&mut [0; 16]).is_ok()
+    });
+    let at = got.ok_or_else(|| io::Error::other("nobody got the first datagram"))?;
+    let rest: Vec<&str> = V4.into_iter().filter(|ip| *ip != V4[at]).collect();
+    state.set_slice(&key, Some(listed(&rest)));
+    let mut work = state.sync();
+    table.apply(&mut work.changes)?;
+    let forgotten = table.forget_affinities(|client, frontend, endpoint| {
+        work.affinity.contains(frontend) && !state.affinity_holds(client, frontend, endpoint)
+    })?;
+    ensure(forgotten == 1, format!("forgot {forgotten} affinities"))?;
+    sender.send(b"two")?;
+    ensure(
+        receivers[at].recv(&mut [0; 16]).is_ok(),
+        "the old entry still leads to the old endpoint until it is removed",
+    )?;
+    let back = table.forget_affinities(|_, _, _| true)?;
+    ensure(back == 0, format!("{back} affinities came back"))?;
     table.delete()
 }

@@ -43,7 +43,10 @@ const NAMES: [&str; 3] = ["red", "green", "blue"];
 /// How a server pod is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Life {
+    /// It can be started.
     Absent,
+    /// Its namespace is gone, and does not come back.
+    Gone,
     Ready,
     Unready,
     Terminating,
@@ -236,8 +239,10 @@ impl<'a> History<'a> {
         for _ in 0..burst {
             made += usize::from(self.transition(fault)?);
         }
-        for step in end(fault, self.noop_possible()) {
-            self.emit(step)?;
+        if self.is_felt(fault) {
+            for step in end(fault) {
+                self.emit(step)?;
+            }
         }
         // Whatever the transitions put an end to is judged before them.
         let mut judgements = Vec::new();
@@ -407,7 +412,9 @@ impl<'a> History<'a> {
         match transition {
             T::PodStarts => servers(&|server| server.life == Life::Absent && selected(server)),
             // A slice written by hand would go on naming it, and nothing of that would be the proxy's fault.
-            T::PodStops => servers(&|server| server.life != Life::Absent && !listed(server)),
+            T::PodStops => servers(&|server| {
+                !matches!(server.life, Life::Absent | Life::Gone) && !listed(server)
+            }),
             T::PodUnready => servers(&|server| server.life == Life::Ready && selected(server)),
             T::PodReady => servers(&|server| server.life == Life::Unready && selected(server)),
             T::PodTerminates => servers(&|server| {
@@ -427,7 +434,7 @@ impl<'a> History<'a> {
             }
             T::ServiceRecreated | T::Meaningless => services(&lives),
             T::TypeChanged => services(&|_| true),
-            T::PortAdded => services(&|service| lives(service) && service.ports.len() < 4),
+            T::PortAdded => services(&|service| lives(service) && service.ports.len() < 3),
             T::PortRemoved => services(&|service| lives(service) && service.ports.len() > 1),
             T::PortRenumbered | T::TargetPortChanged => services(&lives),
             T::PortsSwapped => services(&|service| {
@@ -473,6 +480,11 @@ impl<'a> History<'a> {
         }
     }
 
+    fn clients(&self) -> Vec<String> {
+        let there = self.topology.nodes.len().min(CLIENTS.len());
+        CLIENTS[..there].iter().map(|name| (*name).to_owned()).collect()
+    }
+
     fn alive(&self) -> impl Iterator<Item = &Server> {
         self.servers
             .iter()
@@ -508,6 +520,9 @@ impl<'a> History<'a> {
                     _ => {
                         let mut after = before.clone();
                         self.change(transition, &mut after);
+                        if after.is_external() {
+                            self.settle_node_ports(&mut after);
+                        }
                         self.services[*at] = after.clone();
                         self.write_objects(&before.objects(), &after.objects())
                     }
@@ -520,7 +535,7 @@ impl<'a> History<'a> {
         let name = self.servers[at].name.clone();
         let (verb, life) = match transition {
             Transition::PodStarts => (PodVerb::Start, Life::Ready),
-            Transition::PodStops => (PodVerb::Stop, Life::Absent),
+            Transition::PodStops => (PodVerb::Stop, Life::Gone),
             Transition::PodUnready => (PodVerb::Unready, Life::Unready),
             Transition::PodReady => (PodVerb::Ready, Life::Ready),
             Transition::PodTerminates => (PodVerb::Terminate, Life::Terminating),
@@ -543,13 +558,6 @@ impl<'a> History<'a> {
             }
         };
         self.servers[at].life = life;
-        if life == Life::Absent {
-            // It comes back as the topology describes it.
-            let labels = self.topology.pods.iter().find(|pod| pod.name == name);
-            if let Some(app) = labels.and_then(|pod| pod.labels.get("app")) {
-                self.servers[at].app = app.clone();
-            }
-        }
         if verb == PodVerb::Start {
             let ready = self.topology.pods.iter().find(|pod| pod.name == name).is_some_and(|pod| pod.ready);
             if !ready {
@@ -776,8 +784,8 @@ impl<'a> History<'a> {
             if x.families != y.families {
                 (x.cluster_ip, y.cluster_ip) = (a.cluster_ip, b.cluster_ip);
             }
-            settle_node_ports(&mut x);
-            settle_node_ports(&mut y);
+            self.settle_node_ports(&mut x);
+            self.settle_node_ports(&mut y);
             self.write_objects(&a.objects(), &BTreeMap::new())?;
             self.write_objects(&b.objects(), &BTreeMap::new())?;
             self.write_objects(&BTreeMap::new(), &x.objects())?;
@@ -913,9 +921,19 @@ impl<'a> History<'a> {
         crate::scenario::load::substitute_addresses(&self.plan, value)
     }
 
+    /// From some of each class of sources: the sweep after it looks from others, and a round from all pods costs a busy machine seconds.
     fn converge(&mut self) {
+        let mut from = self.clients();
+        from.extend(self.topology.nodes.choose(&mut self.rng).map(|node| node.name.clone()));
+        from.push("outside".to_owned());
+        // An endpoint may have to reach itself.
+        let servers: Vec<String> = self.alive().map(|server| server.name.clone()).collect();
+        from.extend(servers.choose(&mut self.rng).cloned());
         self.steps.push(Step {
-            converge: Some(Converge::default()),
+            converge: Some(Converge {
+                from: OneOrMany::Many(from),
+                ..Converge::default()
+            }),
             ..Step::default()
         });
     }
@@ -926,13 +944,18 @@ impl<'a> History<'a> {
         self.steps.push(judgement(&flow.name, is, stop));
     }
 
-    /// No-op updates need something to touch.
-    fn noop_possible(&self) -> bool {
-        let exists = |kind: &str, version: &str| {
+    /// Whether the fault would do something with the objects that there are: no-op updates need some to touch, and a list another order.
+    fn is_felt(&self, fault: Disturbance) -> bool {
+        let count = |kind: &str, version: &str| {
             let list = self.stage.api().list(version, kind, None);
-            list.is_ok_and(|list| !list.is_empty())
+            list.map_or(0, |list| list.len())
         };
-        exists("Service", "v1") && exists("EndpointSlice", "discovery.k8s.io/v1")
+        let (services, slices) = (count("Service", "v1"), count("EndpointSlice", "discovery.k8s.io/v1"));
+        match fault {
+            Disturbance::NoopUpdates => services > 0 && slices > 0,
+            Disturbance::ShuffledRelist => slices > 1,
+            _ => true,
+        }
     }
 
     /// Many connections to one Service, so that shares can be judged.
@@ -950,10 +973,7 @@ impl<'a> History<'a> {
             frontend: Some(OneOrMany::One(FrontendKind::ClusterIp)),
             ..doc::Target::default()
         };
-        let from = CLIENTS[..self.topology.nodes.len().min(2)]
-            .iter()
-            .map(|name| (*name).to_owned())
-            .collect();
+        let from = self.clients();
         self.steps.push(Step {
             probe: Some(Probe {
                 from: OneOrMany::Many(from),
@@ -1003,10 +1023,7 @@ impl<'a> History<'a> {
         };
         let kind = *kinds.choose(&mut self.rng)?;
         let node = self.topology.nodes.choose(&mut self.rng)?.name.clone();
-        let mut from: Vec<String> = CLIENTS[..self.topology.nodes.len().min(2)]
-            .iter()
-            .map(|name| (*name).to_owned())
-            .collect();
+        let mut from = self.clients();
         from.push(node.clone());
         if frontend.kind != FrontendKind::ClusterIp {
             from.extend([format!("outside/{node}"), format!("outside/{node}")]);
@@ -1108,7 +1125,7 @@ impl<'a> History<'a> {
                 service.ranges = Some(self.rng.random_range(1..=2));
             }
         }
-        for _ in 0..self.rng.random_range(1..=3) {
+        for _ in 0..self.rng.random_range(1..=2) {
             let port = self.port(&service);
             service.ports.push(port);
         }
@@ -1209,6 +1226,8 @@ impl<'a> History<'a> {
             let twin = service.ports.iter().find(|other| {
                 other.node_port != 0 && other.protocol != service.ports[at].protocol
             });
+            // The API gives one number to two protocols only where the ports have one number too.
+            let twin = twin.filter(|twin| twin.port == service.ports[at].port);
             let shared = twin.map(|twin| twin.node_port).filter(|number| {
                 let shares = service.ports.iter().filter(|port| port.node_port == *number);
                 shares.count() == 1
@@ -1226,6 +1245,23 @@ impl<'a> History<'a> {
         }
     }
 
+    /// Two ports have one NodePort only if they have one number and different protocols: the API gives no others.
+    fn settle_node_ports(&mut self, service: &mut Service) {
+        for at in 0..service.ports.len() {
+            let taken = |service: &Service| {
+                let own = &service.ports[at];
+                own.node_port == 0
+                    || service.ports[..at].iter().any(|other| {
+                        other.node_port == own.node_port
+                            && (other.protocol == own.protocol || other.port != own.port)
+                    })
+            };
+            while taken(service) {
+                service.ports[at].node_port = self.free_node_port();
+            }
+        }
+    }
+
     /// A number of an address that nobody has had.
     fn number(&mut self) -> u8 {
         self.numbers += 1;
@@ -1235,7 +1271,7 @@ impl<'a> History<'a> {
 
 /// The world: two nodes mostly, a client on each, servers in two groups.
 fn world(rng: &mut StdRng, settings: &Settings) -> (Topology, Vec<Server>) {
-    let nodes = *[1, 2, 2, 2, 2, 2, 2, 3].choose(rng).unwrap_or(&2);
+    let nodes = *[1, 2, 2, 2, 2, 2, 2, 2, 2, 3].choose(rng).unwrap_or(&2);
     let zones = settings.level >= Level::Extended
         && settings.has(Feature::TopologyHints)
         && rng.random_bool(0.4);
@@ -1262,7 +1298,7 @@ fn world(rng: &mut StdRng, settings: &Settings) -> (Topology, Vec<Server>) {
         port("second-udp", 9090, Protocol::Udp),
     ];
     let mut servers = Vec::new();
-    for (app, count) in [(APPS[0], 3), (APPS[1], 2)] {
+    for (app, count) in [(APPS[0], 4), (APPS[1], 3)] {
         for number in 1..=count {
             let node = node(rng.random_range(0..nodes));
             let life = if number == 1 {
@@ -1347,22 +1383,6 @@ fn swappable(ports: &[Port]) -> bool {
     })
 }
 
-/// After an exchange, no two ports of one protocol may have one NodePort.
-fn settle_node_ports(service: &mut Service) {
-    let mut seen = BTreeSet::new();
-    for at in 0..service.ports.len() {
-        let protocol = service.ports[at].protocol;
-        while service.ports[at].node_port == 0
-            || !seen.insert((service.ports[at].node_port, protocol))
-        {
-            service.ports[at].node_port = match service.ports[at].node_port {
-                0 => 30_082,
-                number => number + 1,
-            };
-        }
-    }
-}
-
 fn api(fault: ApiFault, end: bool) -> Step {
     Step {
         fault: Some(Fault {
@@ -1421,7 +1441,7 @@ fn begin(fault: Disturbance) -> Vec<Step> {
 }
 
 /// What comes after the transitions.
-fn end(fault: Disturbance, noop_possible: bool) -> Vec<Step> {
+fn end(fault: Disturbance) -> Vec<Step> {
     use Disturbance as D;
     match fault {
         D::Restart => vec![proxy(ProxyFault::Restart)],
@@ -1435,7 +1455,7 @@ fn end(fault: Disturbance, noop_possible: bool) -> Vec<Step> {
         D::Delay => vec![api(ApiFault::Delay, true)],
         D::Compact => vec![api(ApiFault::Compact, false)],
         D::ShuffledRelist => vec![api(ApiFault::ShuffledRelist, false)],
-        D::NoopUpdates if noop_possible => vec![Step {
+        D::NoopUpdates => vec![Step {
             fault: Some(Fault {
                 api: Some(ApiFault::NoopUpdates),
                 times: Some(5),

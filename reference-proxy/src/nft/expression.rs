@@ -33,6 +33,7 @@ const NFT_CT_SRC_IP6: u32 = 21;
 const NFT_CT_DST_IP6: u32 = 22;
 const CT_STATE_INVALID: u32 = 1;
 const CT_STATE_NEW: u32 = 8;
+const IPS_CONFIRMED: u32 = 1 << 3;
 const IPS_DST_NAT: u32 = 1 << 5;
 
 const NFTA_NG_DREG: u16 = 1;
@@ -114,6 +115,17 @@ fn compare(bytes: Vec<u8>, op: Operator) -> Expression {
 
 /// Register 0 has one of these bits.
 fn any_bit(out: &mut Vec<Expression>, bits: u32) {
+    masked(out, bits);
+    out.push(compare(vec![0; 4], Operator::NotEqual));
+}
+
+/// Register 0 has none of these bits.
+fn no_bit(out: &mut Vec<Expression>, bits: u32) {
+    masked(out, bits);
+    out.push(compare(vec![0; 4], Operator::Equal));
+}
+
+fn masked(out: &mut Vec<Expression>, bits: u32) {
     out.push(
         Expressions::Bitwise(vec![
             Bitwise::SourceRegister(register(0)),
@@ -124,7 +136,6 @@ fn any_bit(out: &mut Vec<Expression>, bits: u32) {
         ])
         .into(),
     );
-    out.push(compare(vec![0; 4], Operator::NotEqual));
 }
 
 fn ct(key: u32, to: Register, original: bool) -> Expression {
@@ -247,6 +258,8 @@ fn push_statement(out: &mut Vec<Expression>, statement: &Statement) {
         Statement::IsNew => {
             out.push(ct(NFT_CT_STATE, register(0), false));
             any_bit(out, CT_STATE_NEW);
+            out.push(ct(NFT_CT_STATUS, register(0), false));
+            no_bit(out, IPS_CONFIRMED);
         }
         Statement::IsInvalid => {
             out.push(ct(NFT_CT_STATE, register(0), false));

@@ -35,7 +35,7 @@ pub enum Statement {
     IsFamily(Family),
     /// The packet is of this protocol.
     IsProtocol(Protocol),
-    /// The packet opens a connection.
+    /// The packet opens a connection. The kernel calls every packet new until one came back; this is the first of them alone.
     IsNew,
     /// The packet belongs to no connection that it could belong to.
     IsInvalid,

@@ -246,7 +246,7 @@ pub fn rule_text(rule: &Rule) -> String {
             Statement::IsFamily(Family::V4) => "meta nfproto ipv4".into(),
             Statement::IsFamily(Family::V6) => "meta nfproto ipv6".into(),
             Statement::IsProtocol(protocol) => format!("meta l4proto {protocol}"),
-            Statement::IsNew => "ct state new".into(),
+            Statement::IsNew => "ct state new ct status ! confirmed".into(),
             Statement::IsInvalid => "ct state invalid".into(),
             Statement::IsTranslated => "ct status dnat".into(),
             Statement::In(fields, set) => format!("{} @{set}", fields_text(fields)),

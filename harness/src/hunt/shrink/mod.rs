@@ -17,7 +17,10 @@ use std::collections::BTreeSet;
 
 pub use decide::{Rates, Tally};
 
-use crate::scenario::Scenario;
+use crate::scenario::{
+    FrontendKind, Scenario,
+    doc::{Converge, OneOrMany, Target},
+};
 
 /// What an attempt of a document says about the failure that is looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -304,26 +307,42 @@ impl<S: Subject> Shrinker<'_, S> {
         }
     }
 
-    /// The step that fails looks at everything; what fails is mostly one thing.
+    /// The step that fails looks at much; what fails is mostly one source and one kind of frontend.
     fn narrow(&mut self) {
-        let Some(step) = self.best.steps.last() else {
+        let Some(converge) = self.best.steps.last().and_then(|step| step.value.converge.clone()) else {
             return;
         };
-        if step.value.converge.is_none() {
-            return;
-        }
-        let names = self.best.topology.pods.iter().map(|pod| pod.name.clone());
-        let nodes = self.best.topology.nodes.iter().map(|node| node.name.clone());
-        let sources: Vec<String> = names.chain(nodes).chain(["outside".to_owned()]).collect();
-        for source in sources {
-            let mut smaller = self.best.clone();
-            if let Some(converge) = smaller.steps.last_mut().and_then(|step| step.value.converge.as_mut()) {
-                converge.from = crate::scenario::doc::OneOrMany::One(source);
+        if converge.from.as_slice().len() > 1 {
+            for source in converge.from.as_slice() {
+                let one = OneOrMany::One(source.clone());
+                if self.take("one source", self.with_last(|converge| converge.from = one)) {
+                    break;
+                }
             }
-            if self.take("one source", smaller) {
+        }
+        let kinds = [
+            FrontendKind::ClusterIp,
+            FrontendKind::NodePort,
+            FrontendKind::ExternalIp,
+            FrontendKind::LoadBalancer,
+        ];
+        for kind in kinds {
+            let to = OneOrMany::One(Target {
+                frontend: Some(OneOrMany::One(kind)),
+                ..Target::default()
+            });
+            if self.take("one kind of frontend", self.with_last(|converge| converge.to = to)) {
                 break;
             }
         }
+    }
+
+    fn with_last(&self, change: impl FnOnce(&mut Converge)) -> Scenario {
+        let mut smaller = self.best.clone();
+        if let Some(converge) = smaller.steps.last_mut().and_then(|step| step.value.converge.as_mut()) {
+            change(converge);
+        }
+        smaller
     }
 
     /// The result has to stand by itself: if it does not fail as often when it is tried again, the one before it is taken.

@@ -369,7 +369,8 @@ fn repaired_once(mut scenario: Scenario) -> Scenario {
                 for name in action.name.as_slice() {
                     match action.action {
                         PodVerb::Start => drop(pods.insert(name.clone(), true)),
-                        PodVerb::Stop => drop(pods.insert(name.clone(), false)),
+                        // Its namespace does not come back.
+                        PodVerb::Stop => drop(pods.remove(name)),
                         _ => {}
                     }
                 }
