@@ -28,7 +28,7 @@ use tokio::sync::mpsc;
 
 use super::{
     Coverage, Generated, Generator, Settings, document,
-    found::{Counterexample, Standing},
+    found::{self, Counterexample, Standing},
     prey::Prey,
     shrink::{self, Rates, Seen, Subject, Tally},
 };
@@ -268,7 +268,7 @@ impl Hunt {
             }
         };
         let look = self
-            .attempt(&ready, self.prey.quick(&ready.scenario), None)
+            .attempt(&ready, self.prey.quick(&ready.scenario), None, None)
             .await;
         let failures = {
             let mut state = self.state();
@@ -319,12 +319,13 @@ impl Hunt {
         self.confirm(number, ready, signature).await;
     }
 
-    /// One attempt, through the scheduler of all runs.
+    /// One attempt, through the scheduler of all runs. The longest convergence of what was right is kept in `slowest`.
     async fn attempt(
         &self,
         ready: &Ready,
         candidate: Arc<Candidate>,
         out: Option<PathBuf>,
+        slowest: Option<&Mutex<Duration>>,
     ) -> Look {
         let requirements = &ready.scenario.requirement;
         let level = self.options.settings.level;
@@ -340,6 +341,10 @@ impl Hunt {
         self.state().attempts += 1;
         while let Some(body) = inbox.recv().await {
             if let EventBody::AttemptFinished(finished) = body {
+                if let (Some(slowest), Some(took)) = (slowest, finished.convergence_ms) {
+                    let mut slowest = slowest.lock().unwrap_or_else(PoisonError::into_inner);
+                    *slowest = (*slowest).max(Duration::from_secs_f64(took / 1e3));
+                }
                 return Look::of(&finished, requirements, level);
             }
         }
@@ -348,12 +353,21 @@ impl Hunt {
 
     /// Like an attempt, and again while it says nothing.
     async fn certain_attempt(&self, ready: &Ready, candidate: &Arc<Candidate>) -> Look {
-        let mut look = self.attempt(ready, candidate.clone(), None).await;
+        self.slow_attempt(ready, candidate, None).await
+    }
+
+    async fn slow_attempt(
+        &self,
+        ready: &Ready,
+        candidate: &Arc<Candidate>,
+        slowest: Option<&Mutex<Duration>>,
+    ) -> Look {
+        let mut look = self.attempt(ready, candidate.clone(), None, slowest).await;
         for _ in 1..AGAIN {
             if !matches!(look, Look::Nothing(_)) {
                 break;
             }
-            look = self.attempt(ready, candidate.clone(), None).await;
+            look = self.attempt(ready, candidate.clone(), None, slowest).await;
         }
         look
     }
@@ -423,12 +437,17 @@ impl Hunt {
     }
 
     /// How often the failure shows, well enough to shrink it.
-    async fn measure(&self, ready: &Ready, signature: &Signature) -> (Tally, Option<usize>) {
+    async fn measure(
+        &self,
+        ready: &Ready,
+        signature: &Signature,
+        slowest: &Mutex<Duration>,
+    ) -> (Tally, Option<usize>) {
         let quick = self.prey.quick(&ready.scenario);
         let mut tally = Tally::default();
         let mut step = None;
         while tally.attempts < MEASURE && !self.stop.load(Ordering::Relaxed) {
-            let look = self.certain_attempt(ready, &quick).await;
+            let look = self.slow_attempt(ready, &quick, Some(slowest)).await;
             if matches!(look, Look::Nothing(_)) {
                 break;
             }
@@ -458,10 +477,18 @@ impl Hunt {
             attempts: 1,
             shown: 1,
         };
-        if let Some(budget) = self.options.shrink {
-            let until = Instant::now() + budget;
-            let (measured, quick_step) = self.measure(&best, &signature).await;
+        // One more than what was asked for is written as it is.
+        let more = self.options.most.is_some_and(|most| {
+            let state = self.state();
+            let found = state.found.iter();
+            found.filter(|one| one.standing == Standing::Counterexample).count() > most
+        });
+        if let Some(budget) = self.options.shrink.filter(|_| !more) {
+            let slowest = Mutex::new(Duration::ZERO);
+            let (measured, quick_step) = self.measure(&best, &signature, &slowest).await;
+            let slowest = slowest.into_inner().unwrap_or_else(PoisonError::into_inner);
             tally = measured;
+            let until = Instant::now() + budget;
             if measured.shown > 0 {
                 let subject = Real {
                     hunt: self.clone(),
@@ -469,6 +496,7 @@ impl Hunt {
                     signature: signature.clone(),
                     seed: best.seed,
                     until,
+                    slowest: (slowest > Duration::ZERO).then_some(slowest),
                     last: None,
                 };
                 let scenario = best.scenario.clone();
@@ -530,6 +558,7 @@ impl Hunt {
             let mut state = self.state();
             let one = &mut state.found[number];
             one.scenario = best.scenario.clone();
+            one.scenario.requirement = found::requirements(&best.scenario);
             one.tally = tally;
             self.options.out.join("found").join(one.name())
         };
@@ -540,7 +569,7 @@ impl Hunt {
         let patient = self.prey.patient(&best.scenario);
         for _ in 0..tries(tally) {
             let look = self
-                .attempt(best, patient.clone(), Some(directory.clone()))
+                .attempt(best, patient.clone(), Some(directory.clone()), None)
                 .await;
             if let Look::Fails(all) = look
                 && let Some((_, failure)) = all.into_iter().find(|(one, _)| one == signature)
@@ -601,6 +630,7 @@ struct Real {
     signature: Signature,
     seed: u64,
     until: Instant,
+    slowest: Option<Duration>,
     last: Option<(String, Ready)>,
 }
 
@@ -628,8 +658,10 @@ impl Subject for Real {
             return Seen::Nothing;
         };
         let hunt = self.hunt.clone();
-        let candidate = hunt.prey.quick(scenario);
-        let look = self.handle.block_on(hunt.attempt(&ready, candidate, None));
+        let candidate = hunt.prey.within(scenario, self.slowest);
+        let look = self
+            .handle
+            .block_on(hunt.attempt(&ready, candidate, None, None));
         match &look {
             Look::Nothing(_) => Seen::Nothing,
             look if Hunt::shows(look, &self.signature) => {

@@ -11,8 +11,13 @@ use serde::Serialize;
 use super::{
     document,
     shrink::{Shrunk, Tally},
+    traffic::rules,
 };
-use crate::{plan::Requirements, run::summary, scenario::Scenario};
+use crate::{
+    plan::Requirements,
+    run::summary,
+    scenario::{Level, Scenario, doc::Step},
+};
 
 /// What a failure came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -174,7 +179,7 @@ impl Counterexample {
             ),
         };
         let wher = match &self.failure.cell {
-            Some(cell) => format!(", from and to {cell}"),
+            Some(cell) => format!(" ({cell})"),
             None => String::new(),
         };
         let mut text = format!(
@@ -206,13 +211,21 @@ impl Counterexample {
         text
     }
 
+    /// Whose rules: those of the flow that was judged, or those that the oracle applied.
     fn rules(&self) -> String {
-        let rules = if self.failure.requirements.is_empty() {
-            std::slice::from_ref(&self.signature.requirement)
+        let step = self.failure.step.and_then(|at| self.scenario.steps.get(at as usize));
+        let of_flow = step.map_or(&[][..], |step| judged(&self.scenario, &step.value));
+        if !of_flow.is_empty() {
+            return of_flow.join(", ");
+        }
+        let blamed = self.failure.requirements.iter();
+        let own = requirements(&self.scenario);
+        let applied: Vec<&str> = blamed.filter(|id| !own.contains(id)).map(String::as_str).collect();
+        if applied.is_empty() {
+            self.signature.requirement.clone()
         } else {
-            &self.failure.requirements
-        };
-        rules.join(", ")
+            applied.join(", ")
+        }
     }
 
     /// The page about it.
@@ -262,6 +275,34 @@ impl Counterexample {
         }
         text
     }
+}
+
+/// The rules that a generated document asks for: that the candidate comes to what the objects say, and what follows for the flows it judges.
+pub fn requirements(scenario: &Scenario) -> Vec<String> {
+    let mut rules: Vec<&str> = vec!["CP-11"];
+    for step in &scenario.steps {
+        rules.extend(judged(scenario, &step.value));
+    }
+    if scenario.level >= Level::Strict {
+        // What the audit finds decides only where it is asked for.
+        rules.extend(["CP-14", "CP-16"]);
+    }
+    rules[1..].sort_unstable();
+    rules.dedup();
+    rules.into_iter().map(str::to_owned).collect()
+}
+
+/// The rules behind a judgement of a flow.
+fn judged(scenario: &Scenario, step: &Step) -> &'static [&'static str] {
+    let Some(flow) = &step.flow else { return &[] };
+    let (Some(name), Some(is)) = (flow.expect.as_ref().or(flow.stop.as_ref()), flow.is) else {
+        return &[];
+    };
+    let started = scenario.steps.iter().filter_map(|step| step.value.flow.as_ref());
+    let kind = started
+        .filter(|flow| flow.start.as_ref() == Some(name))
+        .find_map(|flow| flow.kind);
+    kind.map_or(&[], |kind| rules(kind, is))
 }
 
 /// Objects are in the document; here it matters what was done to which.

@@ -86,7 +86,6 @@ pub struct History<'a> {
     servers: Vec<Server>,
     services: Vec<Service>,
     flows: Vec<Flow>,
-    requirements: BTreeSet<String>,
     events: Vec<Event>,
     faults: usize,
     numbers: u32,
@@ -134,7 +133,6 @@ impl<'a> History<'a> {
             servers,
             services: Vec::new(),
             flows: Vec::new(),
-            requirements: BTreeSet::new(),
             events: Vec::new(),
             faults: 0,
             numbers: 0,
@@ -176,17 +174,11 @@ impl<'a> History<'a> {
     }
 
     fn scenario(&self, id: &str, title: &str) -> Scenario {
-        let mut requirement = vec!["CP-11".to_owned()];
-        requirement.extend(self.requirements.iter().cloned());
-        if self.settings.level >= Level::Strict {
-            // What the audit finds decides only where it is asked for.
-            requirement.extend(["CP-14", "CP-16"].map(str::to_owned));
-        }
-        Scenario {
+        let mut scenario = Scenario {
             id: id.into(),
             title: title.into(),
             description: None,
-            requirement,
+            requirement: Vec::new(),
             level: self.settings.level,
             features: self.features(),
             covers: Vec::new(),
@@ -202,7 +194,9 @@ impl<'a> History<'a> {
                 .iter()
                 .map(|step| Spanned::new(step.clone(), Location::UNKNOWN, Location::UNKNOWN))
                 .collect(),
-        }
+        };
+        scenario.requirement = super::found::requirements(&scenario);
+        scenario
     }
 
     /// What a candidate needs for all that happened.
@@ -243,6 +237,11 @@ impl<'a> History<'a> {
             for step in end(fault) {
                 self.emit(step)?;
             }
+        } else {
+            let started = self.events.len() - made;
+            for event in &mut self.events[started..] {
+                event.fault = Disturbance::None;
+            }
         }
         // Whatever the transitions put an end to is judged before them.
         let mut judgements = Vec::new();
@@ -250,8 +249,6 @@ impl<'a> History<'a> {
             if let (Some(expect), None) = (was.whole(), is.whole()) {
                 let stop = !is.is_worth_keeping();
                 judgements.push(judgement(&was.name, expect, stop));
-                self.requirements
-                    .extend(was.requirements().iter().map(|id| (*id).to_owned()));
             }
         }
         self.steps.splice(mark..mark, judgements);
@@ -939,8 +936,6 @@ impl<'a> History<'a> {
     }
 
     fn judge(&mut self, flow: &Flow, is: FlowExpect, stop: bool) {
-        self.requirements
-            .extend(flow.requirements().iter().map(|id| (*id).to_owned()));
         self.steps.push(judgement(&flow.name, is, stop));
     }
 

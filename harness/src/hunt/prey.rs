@@ -1,6 +1,6 @@
 //! Who is hunted, and who has to pass what it fails.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     candidate::Candidate,
@@ -13,6 +13,11 @@ use crate::{
 const QUICK: Span = Span::millis(5_000);
 /// The same in documents with faults: clients of the API wait between tries, some seconds after several failures.
 const QUICK_AFTER_FAULTS: Span = Span::millis(15_000);
+
+/// Nobody is waited for less than this.
+const LEAST: Span = Span::millis(1_500);
+/// So many times what it took before: what takes longer is another thing, and if not, the result of shrinking does not stand.
+const MUCH_MORE: u32 = 10;
 
 /// A candidate with its control.
 #[derive(Clone, Debug)]
@@ -42,11 +47,18 @@ impl Prey {
         }
     }
 
-    /// For searching and shrinking: waits no longer than it takes to be suspicious.
+    /// For searching: waits no longer than it takes to be suspicious.
     pub fn quick(&self, scenario: &Scenario) -> Arc<Candidate> {
+        self.within(scenario, None)
+    }
+
+    /// For shrinking: where it is known how long the candidate takes at most for what it does right, much more than that is enough.
+    pub fn within(&self, scenario: &Scenario, slowest: Option<Duration>) -> Arc<Candidate> {
         let faults = has_faults(scenario);
         let mut candidate = self.patient_one(faults);
         let most = if faults { QUICK_AFTER_FAULTS } else { QUICK };
+        let enough = slowest.map_or(most, |slowest| Span(slowest * MUCH_MORE).max(LEAST));
+        let most = most.min(enough);
         candidate.patience = Some(candidate.patience.map_or(most, |own| own.min(most)));
         Arc::new(candidate)
     }

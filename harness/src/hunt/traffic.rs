@@ -343,16 +343,15 @@ impl Flow {
     pub fn is_worth_keeping(&self) -> bool {
         self.whole().is_some() || (self.sure && is_udp_flow(self.kind))
     }
+}
 
-    /// The rules that its assertions follow from.
-    pub fn requirements(&self) -> &'static [&'static str] {
-        match self.kind {
-            FlowKind::TcpStream => &["TCP-1", "TCP-3"],
-            FlowKind::NewConnections | FlowKind::NewDatagrams => &["DIST-2", "EP-15"],
-            FlowKind::UdpConnected | FlowKind::UdpUnconnected | FlowKind::UdpOneWay => {
-                &["UDP-1", "UDP-2", "UDP-5", "UDP-6"]
-            }
-        }
+/// The rules that what is asserted of a flow follows from.
+pub fn rules(kind: FlowKind, is: FlowExpect) -> &'static [&'static str] {
+    match (kind, is) {
+        (FlowKind::TcpStream, _) => &["TCP-1", "TCP-3", "CP-1"],
+        (FlowKind::NewConnections | FlowKind::NewDatagrams, _) => &["DIST-2", "EP-15"],
+        (_, FlowExpect::Model) => &["UDP-1", "UDP-2", "UDP-3", "UDP-4", "UDP-8"],
+        (_, _) => &["UDP-5", "UDP-6"],
     }
 }
 

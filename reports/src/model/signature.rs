@@ -437,6 +437,10 @@ mod tests {
                 "outside/node2 -> web NodePort [fd00:89::c]:30086/UDP",
                 "outside -> NodePort IPv6 UDP",
             ),
+            (
+                "node1 -> web externalIP [2001:db8:51::19]:443/UDP",
+                "node -> externalIP IPv6 UDP",
+            ),
             ("flow 'stream-7'", "flow 'stream-#'"),
             (
                 "node1 -> web ClusterIP 10.96.1.1:80/TCP",

@@ -19,7 +19,7 @@ pub use decide::{Rates, Tally};
 
 use crate::scenario::{
     FrontendKind, Scenario,
-    doc::{Converge, OneOrMany, Target},
+    doc::{Converge, OneOrMany, Step, Target},
 };
 
 /// What an attempt of a document says about the failure that is looked for.
@@ -175,45 +175,59 @@ impl<S: Subject> Shrinker<'_, S> {
         let Some(at) = self.step.filter(|at| at + 1 < self.best.steps.len()) else {
             return;
         };
-        let after: BTreeSet<usize> = (at + 1..self.best.steps.len()).collect();
-        let smaller = reduce::without_steps(&self.best, &after);
-        self.take("nothing after the failure", smaller);
+        let mut smaller = self.best.clone();
+        smaller.steps.truncate(at + 1);
+        // An attempt ends with the step that fails, so this one needs no other: it was made already.
+        if self.subject.is_valid(&smaller) {
+            self.taken.push(("nothing after the failure".to_owned(), smaller.steps.len()));
+            self.best = smaller.clone();
+            self.history.push(smaller);
+        }
     }
 
-    /// Whole kinds of things at once.
+    /// Whole kinds of things: all of them at once, or else one after the other.
     fn coarse(&mut self) {
-        let last = self.best.steps.len().saturating_sub(1);
-        let steps = |scenario: &Scenario, of: &dyn Fn(&crate::scenario::doc::Step) -> bool| -> BTreeSet<usize> {
-            let steps = scenario.steps.iter().enumerate();
-            steps
-                .filter(|(at, step)| *at != last && of(&step.value))
-                .map(|(at, _)| at)
-                .collect()
-        };
-        let failing = self.best.steps.last().and_then(|step| step.value.flow.as_ref());
-        let failing = failing.and_then(|flow| flow.expect.clone().or_else(|| flow.stop.clone()));
-        let other_flows = steps(&self.best, &|step| {
-            step.flow.as_ref().is_some_and(|flow| {
-                let name = flow.start.as_ref().or(flow.expect.as_ref()).or(flow.stop.as_ref());
-                name != failing.as_ref()
-            })
-        });
-        let smaller = reduce::without_steps(&self.best, &other_flows);
+        let best = self.best.clone();
+        let services = reduce::services(&best);
+        let failing = self.failing_service();
+        let others: BTreeSet<String> = services
+            .iter()
+            .filter(|name| Some(*name) != failing.as_ref())
+            .cloned()
+            .collect();
+        let plain = without_faults(&without_other_flows(&best));
+        if failing.is_some() && self.take("the failing Service alone", reduce::without_services(&plain, &others)) {
+            return;
+        }
+        if self.take("no other flows and no faults", plain) {
+            self.one_service();
+            return;
+        }
+        let smaller = without_other_flows(&self.best);
         self.take("no other flows", smaller);
-        let last = self.best.steps.len().saturating_sub(1);
-        let faults: BTreeSet<usize> = self
-            .best
+        let smaller = without_faults(&self.best);
+        self.take("no faults", smaller);
+        self.one_service();
+    }
+
+    /// The Service that the failing step is about, where it says so; otherwise the one that changes come to most.
+    fn failing_service(&self) -> Option<String> {
+        let last = &self.best.steps.last()?.value;
+        let name = last.flow.as_ref()?;
+        let name = name.expect.as_ref().or(name.stop.as_ref()).or(name.start.as_ref())?;
+        self.best
             .steps
             .iter()
-            .enumerate()
-            .filter(|(at, step)| *at != last && step.value.fault.is_some())
-            .map(|(at, _)| at)
-            .collect();
-        let smaller = reduce::without_steps(&self.best, &faults);
-        self.take("no faults", smaller);
+            .filter_map(|step| step.value.flow.as_ref())
+            .find(|flow| flow.start.as_ref() == Some(name))
+            .and_then(|flow| flow.to.as_ref()?.service.clone())
+    }
+
+    fn one_service(&mut self) {
         let services = reduce::services(&self.best);
         for keep in services.iter().filter(|_| services.len() > 1) {
-            let others: BTreeSet<String> = services.iter().filter(|name| *name != keep).cloned().collect();
+            let others: BTreeSet<String> =
+                services.iter().filter(|name| *name != keep).cloned().collect();
             let smaller = reduce::without_services(&self.best, &others);
             if self.take("one Service", smaller) {
                 break;
@@ -373,4 +387,32 @@ impl<S: Subject> Shrinker<'_, S> {
 
 fn fingerprint(scenario: &Scenario) -> String {
     serde_json::to_string(scenario).unwrap_or_default()
+}
+
+/// Without all flows but the one that the last step is about.
+fn without_other_flows(scenario: &Scenario) -> Scenario {
+    let last = scenario.steps.last().and_then(|step| step.value.flow.as_ref());
+    let failing = last.and_then(|flow| flow.expect.clone().or_else(|| flow.stop.clone()).or_else(|| flow.start.clone()));
+    let others = positions(scenario, |step| {
+        step.flow.as_ref().is_some_and(|flow| {
+            let name = flow.start.as_ref().or(flow.expect.as_ref()).or(flow.stop.as_ref());
+            name != failing.as_ref()
+        })
+    });
+    reduce::without_steps(scenario, &others)
+}
+
+fn without_faults(scenario: &Scenario) -> Scenario {
+    let faults = positions(scenario, |step| step.fault.is_some());
+    reduce::without_steps(scenario, &faults)
+}
+
+/// Steps that are so, but for the last one.
+fn positions(scenario: &Scenario, is_so: impl Fn(&Step) -> bool) -> BTreeSet<usize> {
+    let last = scenario.steps.len().saturating_sub(1);
+    let steps = scenario.steps.iter().enumerate();
+    steps
+        .filter(|(at, step)| *at != last && is_so(&step.value))
+        .map(|(at, _)| at)
+        .collect()
 }
