@@ -89,7 +89,7 @@ impl Experiments {
             None => Budget::for_run(took),
         };
         let tell = |finished| record(writing, EventBody::ExperimentFinished(finished));
-        let case = |id: &str| self.cases.named(id);
+        let case = |id: &str| self.cases.by_id(id);
         experiment::classify(&report, case, &self.subjects, budget, stop, tell).await?;
         Ok(())
     }

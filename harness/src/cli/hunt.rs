@@ -54,7 +54,7 @@ pub struct HuntCommand {
     /// The program with the mutants; HARNESS_MUTANTS by default, else beside this program, else built by cargo.
     #[arg(long, value_name = "PATH")]
     mutants: Option<PathBuf>,
-    /// Prints the histories, one document after the other, and runs none (with --documents; 1 by default).
+    /// Prints the histories, one document after the other, and runs none (with --documents; 1 by default); on stderr, which pairs they meet.
     #[arg(long)]
     print: bool,
 }
@@ -87,6 +87,7 @@ impl HuntCommand {
             .map(|_| document::text(&generator.generate().scenario))
             .collect();
         super::print(&texts.join("---\n"));
+        eprint!("{}", generator.coverage().table(5));
         Exit::Ok
     }
 
@@ -192,7 +193,7 @@ impl HuntCommand {
             };
             let caught = hunt(prey, options, &stop)?;
             all.push(summary(&caught, &name, seed, self.profile));
-            let first = counterexamples(&caught).next();
+            let first = counterexamples(&caught).min_by(|a, b| a.seconds.total_cmp(&b.seconds));
             missed += usize::from(first.is_none());
             rows.push(row(&name, &caught, first));
             if let Some(row) = rows.last() {

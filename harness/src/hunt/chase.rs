@@ -420,20 +420,25 @@ impl Hunt {
                 }
             }
         }
-        {
+        let more = {
             let mut state = self.state();
+            let before = state.found.iter();
+            let before = before.filter(|one| one.standing == Standing::Counterexample);
+            // What is more than what was asked for is written as it is.
+            let more = self.options.most.is_some_and(|most| before.count() >= most);
             let one = &mut state.found[number];
             one.standing = Standing::Counterexample;
             one.controlled = control.is_some();
             one.seconds = self.started.elapsed().as_secs_f64();
-        }
+            more
+        };
         (self.say)(&format!(
             "counterexample {} after {:.0} s: {signature}",
             number + 1,
             self.started.elapsed().as_secs_f64()
         ));
         let step = Self::step_of(&confirmed, &signature);
-        self.reduce(number, ready, signature, step).await;
+        self.reduce(number, ready, signature, step, more).await;
     }
 
     /// How often the failure shows, well enough to shrink it.
@@ -470,6 +475,7 @@ impl Hunt {
         ready: Ready,
         signature: Signature,
         step: Option<usize>,
+        more: bool,
     ) {
         let original = ready.clone();
         let mut best = ready;
@@ -477,12 +483,6 @@ impl Hunt {
             attempts: 1,
             shown: 1,
         };
-        // One more than what was asked for is written as it is.
-        let more = self.options.most.is_some_and(|most| {
-            let state = self.state();
-            let found = state.found.iter();
-            found.filter(|one| one.standing == Standing::Counterexample).count() > most
-        });
         if let Some(budget) = self.options.shrink.filter(|_| !more) {
             let slowest = Mutex::new(Duration::ZERO);
             let (measured, quick_step) = self.measure(&best, &signature, &slowest).await;

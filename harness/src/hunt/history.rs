@@ -33,7 +33,9 @@ const FLOWS: usize = 4;
 /// Faults of one history: each costs seconds.
 const FAULTS: usize = 2;
 /// The weight of a choice that adds nothing new. The others weigh the square of what they add, so that the dice are loaded and still dice.
-const FAIR: f64 = 0.3;
+const FAIR: f64 = 0.05;
+/// How much more a transition weighs that takes an endpoint from a UDP flow.
+const FLOWS_MOVE: f64 = 4.0;
 /// Clients: pods that no Service selects, one per node.
 const CLIENTS: [&str; 2] = ["client-1", "client-2"];
 /// Values of the label `app` that Services select.
@@ -158,7 +160,7 @@ impl<'a> History<'a> {
     ///
     /// The API refuses a step, which is a mistake of the generator.
     pub fn write(mut self, id: &str, title: &str) -> Result<(Scenario, Vec<Event>), String> {
-        self.converge();
+        self.converge(Disturbance::None);
         self.start_flows()?;
         let phases = self.rng.random_range(PHASES);
         for _ in 0..phases {
@@ -255,7 +257,7 @@ impl<'a> History<'a> {
         if made == 0 && fault == Disturbance::None {
             return Ok(());
         }
-        self.converge();
+        self.converge(fault);
         let view = self.view()?;
         let mut due = Vec::new();
         for flow in &mut self.flows {
@@ -272,7 +274,7 @@ impl<'a> History<'a> {
     }
 
     fn pick_fault(&mut self) -> Disturbance {
-        if self.faults >= FAULTS || !self.rng.random_bool(0.4) {
+        if self.faults >= FAULTS || !self.rng.random_bool(0.5) {
             return Disturbance::None;
         }
         let transitions = self.settings.transitions();
@@ -309,7 +311,8 @@ impl<'a> History<'a> {
                 let gain = self
                     .coverage
                     .gain(&self.event(transition, &subject, fault));
-                choices.push(((transition, subject), share * (FAIR + gain * gain)));
+                let weight = share * (FAIR + gain * gain) * self.interest(transition, &subject);
+                choices.push(((transition, subject), weight));
             }
         }
         let Some((transition, subject)) = self.weighted(&choices) else {
@@ -322,6 +325,27 @@ impl<'a> History<'a> {
         event.policies.extend(after.policies);
         self.events.push(event);
         Ok(true)
+    }
+
+    /// What takes an endpoint from a flow that keeps sending is where proxies are wrong most, and what few transitions do.
+    fn interest(&self, transition: Transition, subject: &Subject) -> f64 {
+        use Transition as T;
+        let moves = matches!(
+            transition,
+            T::PodStops
+                | T::PodUnready
+                | T::PodRelabelled
+                | T::SelectorChanged
+                | T::TargetPortChanged
+                | T::EndpointUnlisted
+                | T::ConditionsChanged
+        );
+        let concerned = self.concerned(subject);
+        let flows = || {
+            let mut flows = self.flows.iter();
+            flows.any(|flow| flow.is_udp() && concerned.iter().any(|service| flow.is_to(&service.name)))
+        };
+        if moves && flows() { FLOWS_MOVE } else { 1.0 }
     }
 
     fn weighted<T: Clone>(&mut self, choices: &[(T, f64)]) -> Option<T> {
@@ -919,7 +943,7 @@ impl<'a> History<'a> {
     }
 
     /// From some of each class of sources: the sweep after it looks from others, and a round from all pods costs a busy machine seconds.
-    fn converge(&mut self) {
+    fn converge(&mut self, after: Disturbance) {
         let mut from = self.clients();
         from.extend(self.topology.nodes.choose(&mut self.rng).map(|node| node.name.clone()));
         from.push("outside".to_owned());
@@ -929,6 +953,11 @@ impl<'a> History<'a> {
         self.steps.push(Step {
             converge: Some(Converge {
                 from: OneOrMany::Many(from),
+                deadline: match after {
+                    // The longest period that a proxy documents for restoring rules, as in ruleset-flushed.
+                    Disturbance::FlushRuleset => Span::millis(90_000),
+                    _ => Converge::default().deadline,
+                },
                 ..Converge::default()
             }),
             ..Step::default()

@@ -210,6 +210,16 @@ impl Flow {
         !self.at.is_empty()
     }
 
+    /// Whether it keeps sending from one UDP port.
+    pub fn is_udp(&self) -> bool {
+        is_udp_flow(self.kind)
+    }
+
+    /// Whether it is sent to this Service.
+    pub fn is_to(&self, service: &str) -> bool {
+        self.service == service
+    }
+
     /// Source and destination as a socket address, so that no two flows have the same.
     pub fn key(&self) -> (String, SocketAddr) {
         let target = SocketAddr::new(self.destination.ip, self.destination.port);

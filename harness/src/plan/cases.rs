@@ -103,7 +103,7 @@ impl Cases {
     }
 
     /// A case by its id, ready to be run; none that is skipped.
-    pub fn named(&self, id: &str) -> Option<Arc<Case>> {
+    pub fn by_id(&self, id: &str) -> Option<Arc<Case>> {
         let entry = self.entries.iter().find(|entry| entry.id == id)?;
         entry.case.as_ref().ok().cloned()
     }

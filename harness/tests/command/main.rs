@@ -9,6 +9,7 @@ mod coverage;
 mod diff;
 mod documents;
 mod ending;
+mod hunt;
 mod nemeses;
 mod repeat;
 mod repro;

@@ -60,7 +60,7 @@ fn pod_goes(scenario: &Scenario) -> bool {
 fn shrink_all(needs: fn(&Scenario) -> bool, rate: f64, attempts: u32) -> Vec<(Scenario, Shrunk)> {
     let mut generator = Generator::new(31, Settings::up_to(Level::Extended));
     let mut found = Vec::new();
-    while found.len() < 6 {
+    while found.len() < 3 {
         let scenario = generator.generate().scenario;
         if !needs(&scenario) {
             continue;
