@@ -9,7 +9,9 @@ use std::{
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{Exit, Failed, attempts::Attempts, certify::run_id, interrupt::interrupted, machine, runtime};
+use super::{
+    Exit, Failed, attempts::Attempts, certify::run_id, interrupt::interrupted, machine, runtime,
+};
 use crate::{
     candidate::Candidate,
     hunt::{Catch, Counterexample, Hunt, Options, Prey, Settings, Standing, document},
@@ -132,7 +134,10 @@ impl HuntCommand {
             )));
         }
         std::fs::create_dir_all(&out).map_err(|error| {
-            Failed::usage(format!("--out {}: it cannot be created: {error}", out.display()))
+            Failed::usage(format!(
+                "--out {}: it cannot be created: {error}",
+                out.display()
+            ))
         })?;
         Ok(out)
     }
@@ -140,7 +145,9 @@ impl HuntCommand {
     fn hunt_candidate(&self, seed: u64) -> Result<Exit, Failed> {
         let candidate = Candidate::load(&self.candidate)?;
         let out = self.directory(&candidate.manifest.name)?;
-        let options = self.options(seed, out.clone(), |feature| candidate.lacks(feature).is_some());
+        let options = self.options(seed, out.clone(), |feature| {
+            candidate.lacks(feature).is_some()
+        });
         let control = (self.candidate != "reference")
             .then(|| Candidate::load("reference"))
             .transpose()?;
@@ -251,10 +258,14 @@ fn counterexamples(caught: &Catch) -> impl Iterator<Item = &Counterexample> {
 }
 
 fn exit(caught: &Catch) -> Exit {
-    let suspect = caught.found.iter().any(|one| one.standing == Standing::OracleSuspect);
+    let suspect = caught
+        .found
+        .iter()
+        .any(|one| one.standing == Standing::OracleSuspect);
     if counterexamples(caught).next().is_some() {
         Exit::NotConformant
-    } else if caught.documents == 0 || caught.interrupted || suspect || !caught.unusable.is_empty() {
+    } else if caught.documents == 0 || caught.interrupted || suspect || !caught.unusable.is_empty()
+    {
         Exit::Infra
     } else {
         Exit::Ok
@@ -274,7 +285,10 @@ fn text(caught: &Catch, name: &str, out: &Path) -> String {
             one.paragraph(name)
         ));
     }
-    for (what, list) in [("infra", &caught.infra), ("unusable history", &caught.unusable)] {
+    for (what, list) in [
+        ("infra", &caught.infra),
+        ("unusable history", &caught.unusable),
+    ] {
         for reason in list.iter().take(3) {
             text.push_str(&format!("\n{what}: {reason}"));
         }
@@ -298,7 +312,11 @@ fn text(caught: &Catch, name: &str, out: &Path) -> String {
 }
 
 fn standing(caught: &Catch, standing: Standing) -> usize {
-    caught.found.iter().filter(|one| one.standing == standing).count()
+    caught
+        .found
+        .iter()
+        .filter(|one| one.standing == standing)
+        .count()
 }
 
 fn summary(caught: &Catch, name: &str, seed: u64, profile: Profile) -> Value {

@@ -35,7 +35,11 @@ use super::{
 use crate::{
     candidate::Candidate,
     plan::attempt_seed,
-    run::{self, Job, weigh},
+    run::{
+        self, Job,
+        source::{Conditions, List},
+        weigh,
+    },
     scenario::{Case, Level, Scenario, read_documents, rehearse},
 };
 
@@ -210,7 +214,9 @@ impl Hunt {
             .collect();
         for worker in workers {
             if let Err(error) = worker.await {
-                hunt.state().infra.push(format!("the harness failed: {error}"));
+                hunt.state()
+                    .infra
+                    .push(format!("the harness failed: {error}"));
             }
         }
         let state = hunt.state();
@@ -240,8 +246,14 @@ impl Hunt {
             .filter(|one| one.standing == Standing::Counterexample);
         self.stop.load(Ordering::Relaxed)
             || self.started.elapsed() >= self.options.duration
-            || self.options.documents.is_some_and(|most| state.taken >= most)
-            || self.options.most.is_some_and(|most| counterexamples.count() >= most)
+            || self
+                .options
+                .documents
+                .is_some_and(|most| state.taken >= most)
+            || self
+                .options
+                .most
+                .is_some_and(|most| counterexamples.count() >= most)
     }
 
     async fn work(self: Arc<Self>) {
@@ -294,7 +306,9 @@ impl Hunt {
             let Some((signature, failure)) = failures.first().cloned() else {
                 return;
             };
-            let known = failures.iter().find_map(|(one, _)| state.known.get(one).copied());
+            let known = failures
+                .iter()
+                .find_map(|(one, _)| state.known.get(one).copied());
             if let Some(at) = known {
                 state.found[at].seen += 1;
                 return;
@@ -334,10 +348,12 @@ impl Hunt {
             id: ready.case.key.id.clone(),
             attempt: 1,
             seed: ready.seed,
+            conditions: Conditions::default(),
         };
         let (events, mut inbox) = mpsc::unbounded_channel();
         let go_on = Arc::new(AtomicBool::new(false));
-        run::run_plan(vec![job], candidate, 1, out, false, go_on, events).await;
+        let source = List::from(vec![job]);
+        run::run_plan(source, candidate, 1, out, false, go_on, events).await;
         self.state().attempts += 1;
         while let Some(body) = inbox.recv().await {
             if let EventBody::AttemptFinished(finished) = body {
@@ -524,7 +540,8 @@ impl Hunt {
             best = original.clone();
             self.state().found[number].not_shrunk();
         }
-        self.write(number, &original, &best, &signature, tally).await;
+        self.write(number, &original, &best, &signature, tally)
+            .await;
     }
 
     async fn stands(&self, ready: &Ready, signature: &Signature, tally: Tally) -> bool {
@@ -563,7 +580,9 @@ impl Hunt {
             self.options.out.join("found").join(one.name())
         };
         if let Err(error) = std::fs::create_dir_all(&directory) {
-            self.state().infra.push(format!("{}: {error}", directory.display()));
+            self.state()
+                .infra
+                .push(format!("{}: {error}", directory.display()));
             return;
         }
         let patient = self.prey.patient(&best.scenario);
@@ -580,7 +599,9 @@ impl Hunt {
         }
         let one = self.state().found[number].clone();
         if let Err(error) = one.write(&directory, &original.scenario, self.prey.name()) {
-            self.state().infra.push(format!("{}: {error}", directory.display()));
+            self.state()
+                .infra
+                .push(format!("{}: {error}", directory.display()));
         }
         (self.say)(&format!(
             "counterexample {}: {} steps of {}, {}",
@@ -600,15 +621,13 @@ impl Hunt {
         }
         let one = state.found[number].clone();
         drop(state);
-        let directory = self
-            .options
-            .out
-            .join(standing.directory())
-            .join(one.name());
+        let directory = self.options.out.join(standing.directory()).join(one.name());
         let written = std::fs::create_dir_all(&directory)
             .and_then(|()| one.write(&directory, &one.scenario, self.prey.name()));
         if let Err(error) = written {
-            self.state().infra.push(format!("{}: {error}", directory.display()));
+            self.state()
+                .infra
+                .push(format!("{}: {error}", directory.display()));
         }
         (self.say)(&format!("{}: {}", one.scenario.id, standing.as_str()));
     }

@@ -108,7 +108,11 @@ impl Coverage {
                 .into_iter()
                 .map(Aspect::Frontend)
                 .collect(),
-            settings.policies().into_iter().map(Aspect::Policy).collect(),
+            settings
+                .policies()
+                .into_iter()
+                .map(Aspect::Policy)
+                .collect(),
             settings.faults().into_iter().map(Aspect::Fault).collect(),
         ];
         let mut universe = BTreeSet::new();
@@ -190,7 +194,11 @@ impl Coverage {
         }
         let mut text = format!("pairs met: {} of {}\n", self.met(), self.total());
         for ((a, b), (met, all)) in per {
-            let _ = writeln!(text, "  {:<24} {met:>4} of {all}", format!("{} x {}", names[a], names[b]));
+            let _ = writeln!(
+                text,
+                "  {:<24} {met:>4} of {all}",
+                format!("{} x {}", names[a], names[b])
+            );
         }
         let missing = self.missing();
         for line in missing.iter().take(most) {

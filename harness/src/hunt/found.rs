@@ -147,7 +147,10 @@ impl Counterexample {
             directory.join("original.yaml"),
             document::text(&with_seed(original)),
         )?;
-        std::fs::write(directory.join("explanation.md"), self.explanation(candidate))
+        std::fs::write(
+            directory.join("explanation.md"),
+            self.explanation(candidate),
+        )
     }
 
     fn title(&self) -> String {
@@ -213,14 +216,20 @@ impl Counterexample {
 
     /// Whose rules: those of the flow that was judged, or those that the oracle applied.
     fn rules(&self) -> String {
-        let step = self.failure.step.and_then(|at| self.scenario.steps.get(at as usize));
+        let step = self
+            .failure
+            .step
+            .and_then(|at| self.scenario.steps.get(at as usize));
         let of_flow = step.map_or(&[][..], |step| judged(&self.scenario, &step.value));
         if !of_flow.is_empty() {
             return of_flow.join(", ");
         }
         let blamed = self.failure.requirements.iter();
         let own = requirements(&self.scenario);
-        let applied: Vec<&str> = blamed.filter(|id| !own.contains(id)).map(String::as_str).collect();
+        let applied: Vec<&str> = blamed
+            .filter(|id| !own.contains(id))
+            .map(String::as_str)
+            .collect();
         if applied.is_empty() {
             self.signature.requirement.clone()
         } else {
@@ -246,7 +255,12 @@ impl Counterexample {
             } else {
                 ""
             };
-            let _ = writeln!(text, "{}. {}{here}", at + 1, shortened(&summary::of(&step.value)));
+            let _ = writeln!(
+                text,
+                "{}. {}{here}",
+                at + 1,
+                shortened(&summary::of(&step.value))
+            );
         }
         let _ = writeln!(
             text,
@@ -298,7 +312,10 @@ fn judged(scenario: &Scenario, step: &Step) -> &'static [&'static str] {
     let (Some(name), Some(is)) = (flow.expect.as_ref().or(flow.stop.as_ref()), flow.is) else {
         return &[];
     };
-    let started = scenario.steps.iter().filter_map(|step| step.value.flow.as_ref());
+    let started = scenario
+        .steps
+        .iter()
+        .filter_map(|step| step.value.flow.as_ref());
     let kind = started
         .filter(|flow| flow.start.as_ref() == Some(name))
         .find_map(|flow| flow.kind);

@@ -132,7 +132,10 @@ impl Generator {
             let seed = attempt_seed(self.seed, "hunt", number as u32);
             let id = format!("hunt-{}-{number}", self.seed);
             match History::new(seed, &self.settings, &self.coverage).and_then(|history| {
-                history.write(&id, &format!("Generated history {number} of seed {}", self.seed))
+                history.write(
+                    &id,
+                    &format!("Generated history {number} of seed {}", self.seed),
+                )
             }) {
                 Ok((scenario, events)) => {
                     for event in &events {

@@ -4,7 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use apiserver::{ApiServer, Config};
 use netlab::plan::Plan;
-use rand::{Rng, SeedableRng, rngs::StdRng, seq::{IndexedMutRandom, IndexedRandom}};
+use rand::{
+    Rng, SeedableRng,
+    rngs::StdRng,
+    seq::{IndexedMutRandom, IndexedRandom},
+};
 use serde_json::Value;
 use serde_saphyr::{Location, Spanned};
 
@@ -308,9 +312,7 @@ impl<'a> History<'a> {
             let subjects = self.subjects(transition);
             let share = 1.0 / subjects.len().max(1) as f64;
             for subject in subjects {
-                let gain = self
-                    .coverage
-                    .gain(&self.event(transition, &subject, fault));
+                let gain = self.coverage.gain(&self.event(transition, &subject, fault));
                 let weight = share * (FAIR + gain * gain) * self.interest(transition, &subject);
                 choices.push(((transition, subject), weight));
             }
@@ -343,7 +345,9 @@ impl<'a> History<'a> {
         let concerned = self.concerned(subject);
         let flows = || {
             let mut flows = self.flows.iter();
-            flows.any(|flow| flow.is_udp() && concerned.iter().any(|service| flow.is_to(&service.name)))
+            flows.any(|flow| {
+                flow.is_udp() && concerned.iter().any(|service| flow.is_to(&service.name))
+            })
         };
         if moves && flows() { FLOWS_MOVE } else { 1.0 }
     }
@@ -379,7 +383,8 @@ impl<'a> History<'a> {
 
     fn event(&self, transition: Transition, subject: &Subject, fault: Disturbance) -> Event {
         let concerned = self.concerned(subject);
-        let frontends: BTreeSet<Frontend> = concerned.iter().flat_map(|one| one.frontends()).collect();
+        let frontends: BTreeSet<Frontend> =
+            concerned.iter().flat_map(|one| one.frontends()).collect();
         let policies: BTreeSet<Policy> = concerned.iter().flat_map(|one| one.policies()).collect();
         Event {
             transition,
@@ -426,7 +431,10 @@ impl<'a> History<'a> {
         let lives = |service: &Service| service.kind != Kind::ExternalName;
         // Somebody has to be there to be asked: that nobody answers shows nothing by itself.
         let others_served = |service: &Service| {
-            let mut others = self.services.iter().filter(|other| other.name != service.name);
+            let mut others = self
+                .services
+                .iter()
+                .filter(|other| other.name != service.name);
             others.any(is_served)
         };
         let manual = |service: &Service| lives(service) && service.selector.is_none();
@@ -459,7 +467,9 @@ impl<'a> History<'a> {
             T::PortRemoved => services(&|service| lives(service) && service.ports.len() > 1),
             T::PortRenumbered | T::TargetPortChanged => services(&lives),
             T::PortsSwapped => services(&|service| {
-                lives(service) && service.ports.len() > 1 && service.ports[0].port != service.ports[1].port
+                lives(service)
+                    && service.ports.len() > 1
+                    && service.ports[0].port != service.ports[1].port
                     && swappable(&service.ports)
             }),
             T::NodePortChanged => services(&Service::is_external),
@@ -480,7 +490,10 @@ impl<'a> History<'a> {
                 let mut pairs = Vec::new();
                 for (at, one) in self.services.iter().enumerate() {
                     for (other, two) in self.services.iter().enumerate().skip(at + 1) {
-                        if lives(one) && lives(two) && (one.is_external() || !one.external_ips.is_empty()) {
+                        if lives(one)
+                            && lives(two)
+                            && (one.is_external() || !one.external_ips.is_empty())
+                        {
                             pairs.push(Subject::Services(at, other));
                         }
                     }
@@ -494,7 +507,11 @@ impl<'a> History<'a> {
             }),
             T::EndpointUnlisted | T::ConditionsChanged | T::SliceRebalanced => {
                 services(&|service| {
-                    manual(service) && service.slices.iter().any(|slice| !slice.endpoints.is_empty())
+                    manual(service)
+                        && service
+                            .slices
+                            .iter()
+                            .any(|slice| !slice.endpoints.is_empty())
                 })
             }
             T::SlicesReplaced => services(&|service| manual(service) && !service.slices.is_empty()),
@@ -503,7 +520,10 @@ impl<'a> History<'a> {
 
     fn clients(&self) -> Vec<String> {
         let there = self.topology.nodes.len().min(CLIENTS.len());
-        CLIENTS[..there].iter().map(|name| (*name).to_owned()).collect()
+        CLIENTS[..there]
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect()
     }
 
     fn alive(&self) -> impl Iterator<Item = &Server> {
@@ -580,7 +600,12 @@ impl<'a> History<'a> {
         };
         self.servers[at].life = life;
         if verb == PodVerb::Start {
-            let ready = self.topology.pods.iter().find(|pod| pod.name == name).is_some_and(|pod| pod.ready);
+            let ready = self
+                .topology
+                .pods
+                .iter()
+                .find(|pod| pod.name == name)
+                .is_some_and(|pod| pod.ready);
             if !ready {
                 self.servers[at].life = Life::Unready;
             }
@@ -602,7 +627,10 @@ impl<'a> History<'a> {
                 if self.settings.has(Feature::LoadBalancer) {
                     kinds.push(Kind::LoadBalancer);
                 }
-                let mut others = self.services.iter().filter(|other| other.name != service.name);
+                let mut others = self
+                    .services
+                    .iter()
+                    .filter(|other| other.name != service.name);
                 if others.any(is_served) && self.rng.random_bool(0.3) {
                     kinds = vec![Kind::ExternalName];
                 }
@@ -867,7 +895,8 @@ impl<'a> History<'a> {
             return Ok(());
         }
         let (mut spec_before, mut spec_after) = (before.clone(), after.clone());
-        let without = |value: &mut Value| value.as_object_mut().and_then(|map| map.remove("status"));
+        let without =
+            |value: &mut Value| value.as_object_mut().and_then(|map| map.remove("status"));
         let status_before = without(&mut spec_before);
         let status_after = without(&mut spec_after);
         if let Some(patch) = merge_patch(&spec_before, &spec_after) {
@@ -881,7 +910,12 @@ impl<'a> History<'a> {
         Ok(())
     }
 
-    fn emit_patch(&mut self, key: &Key, subresource: Option<&str>, patch: Value) -> Result<(), String> {
+    fn emit_patch(
+        &mut self,
+        key: &Key,
+        subresource: Option<&str>,
+        patch: Value,
+    ) -> Result<(), String> {
         self.emit(Step {
             patch: Some(Patch {
                 api_version: None,
@@ -902,7 +936,9 @@ impl<'a> History<'a> {
     fn emit(&mut self, step: Step) -> Result<(), String> {
         let text = |error: crate::scenario::StageError| error.to_string();
         for object in step.apply.iter().flatten() {
-            self.stage.apply_all(&[self.resolved(object)?]).map_err(text)?;
+            self.stage
+                .apply_all(&[self.resolved(object)?])
+                .map_err(text)?;
         }
         if let Some(patch) = &step.patch {
             let patch = Patch {
@@ -945,7 +981,12 @@ impl<'a> History<'a> {
     /// From some of each class of sources: the sweep after it looks from others, and a round from all pods costs a busy machine seconds.
     fn converge(&mut self, after: Disturbance) {
         let mut from = self.clients();
-        from.extend(self.topology.nodes.choose(&mut self.rng).map(|node| node.name.clone()));
+        from.extend(
+            self.topology
+                .nodes
+                .choose(&mut self.rng)
+                .map(|node| node.name.clone()),
+        );
         from.push("outside".to_owned());
         // An endpoint may have to reach itself.
         let servers: Vec<String> = self.alive().map(|server| server.name.clone()).collect();
@@ -974,7 +1015,10 @@ impl<'a> History<'a> {
             let list = self.stage.api().list(version, kind, None);
             list.map_or(0, |list| list.len())
         };
-        let (services, slices) = (count("Service", "v1"), count("EndpointSlice", "discovery.k8s.io/v1"));
+        let (services, slices) = (
+            count("Service", "v1"),
+            count("EndpointSlice", "discovery.k8s.io/v1"),
+        );
         match fault {
             Disturbance::NoopUpdates => services > 0 && slices > 0,
             Disturbance::ShuffledRelist => slices > 1,
@@ -1105,7 +1149,12 @@ impl<'a> History<'a> {
 
     fn service(&mut self, name: &'static str) -> Service {
         let kinds = if self.settings.has(Feature::LoadBalancer) {
-            vec![Kind::ClusterIp, Kind::NodePort, Kind::LoadBalancer, Kind::LoadBalancer]
+            vec![
+                Kind::ClusterIp,
+                Kind::NodePort,
+                Kind::LoadBalancer,
+                Kind::LoadBalancer,
+            ]
         } else {
             vec![Kind::ClusterIp, Kind::NodePort]
         };
@@ -1237,7 +1286,9 @@ impl<'a> History<'a> {
             .iter()
             .flat_map(|service| service.ports.iter().map(|port| port.node_port))
             .collect();
-        let free: Vec<u16> = (30_001..=30_080).filter(|port| !used.contains(port)).collect();
+        let free: Vec<u16> = (30_001..=30_080)
+            .filter(|port| !used.contains(port))
+            .collect();
         *free.choose(&mut self.rng).unwrap_or(&30_081)
     }
 
@@ -1247,13 +1298,17 @@ impl<'a> History<'a> {
             if service.ports[at].node_port != 0 {
                 continue;
             }
-            let twin = service.ports.iter().find(|other| {
-                other.node_port != 0 && other.protocol != service.ports[at].protocol
-            });
+            let twin = service
+                .ports
+                .iter()
+                .find(|other| other.node_port != 0 && other.protocol != service.ports[at].protocol);
             // The API gives one number to two protocols only where the ports have one number too.
             let twin = twin.filter(|twin| twin.port == service.ports[at].port);
             let shared = twin.map(|twin| twin.node_port).filter(|number| {
-                let shares = service.ports.iter().filter(|port| port.node_port == *number);
+                let shares = service
+                    .ports
+                    .iter()
+                    .filter(|port| port.node_port == *number);
                 shares.count() == 1
             });
             service.ports[at].node_port = match shared {
@@ -1328,9 +1383,16 @@ fn world(rng: &mut StdRng, settings: &Settings) -> (Topology, Vec<Server>) {
             let life = if number == 1 {
                 Life::Ready
             } else {
-                *[Life::Ready, Life::Ready, Life::Ready, Life::Absent, Life::Absent, Life::Unready]
-                    .choose(rng)
-                    .unwrap_or(&Life::Ready)
+                *[
+                    Life::Ready,
+                    Life::Ready,
+                    Life::Ready,
+                    Life::Absent,
+                    Life::Absent,
+                    Life::Unready,
+                ]
+                .choose(rng)
+                .unwrap_or(&Life::Ready)
             };
             let name = format!("{app}-{number}");
             topology.pods.push(doc::Pod {
@@ -1378,7 +1440,10 @@ fn judgement(name: &str, is: FlowExpect, stop: bool) -> Step {
 }
 
 fn name_of(name: &str) -> &'static str {
-    NAMES.into_iter().find(|one| *one == name).unwrap_or(NAMES[0])
+    NAMES
+        .into_iter()
+        .find(|one| *one == name)
+        .unwrap_or(NAMES[0])
 }
 
 /// It has frontends that this proxy is in charge of.
@@ -1448,7 +1513,10 @@ fn begin(fault: Disturbance) -> Vec<Step> {
         D::DropWatches => vec![api(ApiFault::DropWatches, false)],
         D::Outage | D::OutageAndGone => vec![api(ApiFault::Outage, false)],
         // Nobody asks anything while watches run.
-        D::Errors => vec![api(ApiFault::Errors, false), api(ApiFault::DropWatches, false)],
+        D::Errors => vec![
+            api(ApiFault::Errors, false),
+            api(ApiFault::DropWatches, false),
+        ],
         D::Delay => vec![Step {
             fault: Some(Fault {
                 api: Some(ApiFault::Delay),

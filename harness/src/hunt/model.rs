@@ -72,7 +72,11 @@ impl Target {
 
     fn value(self, protocol: Protocol) -> Value {
         match self {
-            Self::FirstByName => json!(if protocol == Protocol::Udp { "udp" } else { "http" }),
+            Self::FirstByName => json!(if protocol == Protocol::Udp {
+                "udp"
+            } else {
+                "http"
+            }),
             other => json!(other.number()),
         }
     }
@@ -233,7 +237,8 @@ impl Service {
     fn object(&self) -> Value {
         let mut metadata = json!({"name": self.name});
         if self.foreign {
-            metadata["labels"] = json!({"service.kubernetes.io/service-proxy-name": "somebody-else"});
+            metadata["labels"] =
+                json!({"service.kubernetes.io/service-proxy-name": "somebody-else"});
         }
         if self.note > 0 {
             metadata["annotations"] = json!({"example.com/note": self.note.to_string()});
@@ -436,13 +441,21 @@ mod tests {
         for (before, after, patch) in [
             (json!({"a": 1}), json!({"a": 1}), None),
             (json!({"a": 1}), json!({"a": 2}), Some(json!({"a": 2}))),
-            (json!({"a": 1, "b": 2}), json!({"b": 2}), Some(json!({"a": null}))),
+            (
+                json!({"a": 1, "b": 2}),
+                json!({"b": 2}),
+                Some(json!({"a": null})),
+            ),
             (
                 json!({"a": {"x": 1, "y": [1]}}),
                 json!({"a": {"x": 1, "y": [2]}}),
                 Some(json!({"a": {"y": [2]}})),
             ),
-            (json!({}), json!({"a": {"b": 1}}), Some(json!({"a": {"b": 1}}))),
+            (
+                json!({}),
+                json!({"a": {"b": 1}}),
+                Some(json!({"a": {"b": 1}})),
+            ),
         ] {
             assert_eq!(merge_patch(&before, &after), patch, "{before} -> {after}");
         }

@@ -15,7 +15,8 @@ use crate::{
 const DOCUMENTS: usize = 25;
 
 fn case(text: &str) -> Case {
-    let documents = read_documents("generated.yaml", text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let documents =
+        read_documents("generated.yaml", text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     documents[0]
         .resolve(&documents[0].cases[0])
         .unwrap_or_else(|error| panic!("{error}\n{text}"))
@@ -29,7 +30,10 @@ fn settings(level: Level, lacking: &[Feature]) -> Settings {
 }
 
 fn number(name: &str, default: usize) -> usize {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    std::env::var(name)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default)
 }
 
 fn documents_hold(seed: u64, level: Level, lacking: &[Feature]) {
@@ -47,7 +51,10 @@ fn documents_hold(seed: u64, level: Level, lacking: &[Feature]) {
         rehearse(&case).unwrap_or_else(|error| panic!("{error}\n{}", generated.text));
         for id in &case.scenario.requirement {
             let requirement = requirements.get(id).unwrap_or_else(|| panic!("{id}"));
-            assert!(requirement.level <= level, "{id} in a document of level {level:?}");
+            assert!(
+                requirement.level <= level,
+                "{id} in a document of level {level:?}"
+            );
         }
         for feature in lacking {
             let used = &case.scenario.features;
@@ -76,7 +83,12 @@ fn strict_documents_are_read_and_rehearsed_and_what_was_meant() {
 fn documents_use_no_feature_that_is_missing() {
     use Feature as F;
     let all = [
-        F::SessionAffinity, F::SourceRanges, F::TopologyHints, F::ExternalIps, F::LoadBalancer, F::TrafficPolicy,
+        F::SessionAffinity,
+        F::SourceRanges,
+        F::TopologyHints,
+        F::ExternalIps,
+        F::LoadBalancer,
+        F::TrafficPolicy,
         F::NetfilterRules,
     ];
     documents_hold(4, Level::Strict, &all);
@@ -96,8 +108,10 @@ fn the_same_seed_gives_the_same_documents_and_another_one_others() {
         (0..12).map(|_| generator.generate().text).collect()
     };
     assert_eq!(texts(7), texts(7));
-    let (one, other): (BTreeSet<String>, BTreeSet<String>) =
-        (texts(7).into_iter().collect(), texts(8).into_iter().collect());
+    let (one, other): (BTreeSet<String>, BTreeSet<String>) = (
+        texts(7).into_iter().collect(),
+        texts(8).into_iter().collect(),
+    );
     assert_eq!(one.len(), 12);
     assert!(one.is_disjoint(&other));
 }
@@ -114,7 +128,10 @@ fn every_pair_comes_up() {
         let coverage = generator.coverage();
         assert_eq!(coverage.missing(), Vec::<String>::new(), "{level:?}");
         assert!(coverage.total() > 500, "{}", coverage.table(0));
-        println!("{level:?}: all {} pairs within {documents} documents", coverage.total());
+        println!(
+            "{level:?}: all {} pairs within {documents} documents",
+            coverage.total()
+        );
     }
 }
 
@@ -128,9 +145,18 @@ fn loaded_dice_cover_more() {
     for number in 0..documents {
         loaded.generate();
         let mut forgetful = Generator::new(5_000 + number, settings.clone());
-        forgetful.generate().events.iter().for_each(|event| fair.add(event));
+        forgetful
+            .generate()
+            .events
+            .iter()
+            .for_each(|event| fair.add(event));
     }
-    assert!(loaded.coverage().met() > fair.met(), "{} and {}", loaded.coverage().met(), fair.met());
+    assert!(
+        loaded.coverage().met() > fair.met(),
+        "{} and {}",
+        loaded.coverage().met(),
+        fair.met()
+    );
 }
 
 #[test]

@@ -103,15 +103,13 @@ impl View {
             .map_err(|error| error.to_string())?;
         let mut listed = BTreeMap::new();
         for slice in &slices {
-            let Some(service) =
-                slice["metadata"]["labels"]["kubernetes.io/service-name"].as_str()
+            let Some(service) = slice["metadata"]["labels"]["kubernetes.io/service-name"].as_str()
             else {
                 continue;
             };
             for port in slice["ports"].as_array().into_iter().flatten() {
                 let name = port["name"].as_str().unwrap_or_default();
-                let Some(number) = port["port"].as_u64().and_then(|n| u16::try_from(n).ok())
-                else {
+                let Some(number) = port["port"].as_u64().and_then(|n| u16::try_from(n).ok()) else {
                     continue;
                 };
                 for endpoint in slice["endpoints"].as_array().into_iter().flatten() {

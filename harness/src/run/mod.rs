@@ -22,8 +22,8 @@ pub mod summary;
 mod sweep;
 
 pub use evidence::directory as evidence_directory;
+pub(crate) use levels::weigh;
 pub(crate) use scheduler::unfinished;
 pub use scheduler::{Evidence, Outcome, run_once, run_plan};
 pub use source::{Job, Source};
-pub(crate) use levels::weigh;
 pub(crate) use steps::disagreement;

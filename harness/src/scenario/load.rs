@@ -500,7 +500,10 @@ fn plan_variable(plan: &Plan, family: &str, name: &str) -> Option<String> {
 }
 
 /// Replaces the variables that follow from the address plan in every string of a value, as in a document without a family axis.
-pub fn substitute_addresses(plan: &Plan, value: &serde_json::Value) -> Result<serde_json::Value, String> {
+pub fn substitute_addresses(
+    plan: &Plan,
+    value: &serde_json::Value,
+) -> Result<serde_json::Value, String> {
     use serde_json::Value;
     Ok(match value {
         Value::String(text) if text.contains("$(") => {

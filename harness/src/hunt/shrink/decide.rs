@@ -148,7 +148,10 @@ mod tests {
         for attempts in 1..=30 {
             for shown in 1..=attempts {
                 let rates = Rates::measured(Tally { attempts, shown });
-                assert!(0.0 < rates.rarely && rates.rarely < rates.often && rates.often < 1.0, "{rates:?}");
+                assert!(
+                    0.0 < rates.rarely && rates.rarely < rates.often && rates.often < 1.0,
+                    "{rates:?}"
+                );
                 assert!(rates.often / rates.rarely > 2.0, "{rates:?}");
             }
         }

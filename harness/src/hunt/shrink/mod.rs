@@ -128,7 +128,10 @@ impl<S: Subject> Shrinker<'_, S> {
         if !self.subject.has_time() {
             return false;
         }
-        let decided = self.subject.is_valid(&smaller).then(|| self.decide(&smaller));
+        let decided = self
+            .subject
+            .is_valid(&smaller)
+            .then(|| self.decide(&smaller));
         if let Some(Some((true, tally, step))) = decided {
             self.taken.push((what.to_owned(), smaller.steps.len()));
             self.best = smaller.clone();
@@ -179,7 +182,8 @@ impl<S: Subject> Shrinker<'_, S> {
         smaller.steps.truncate(at + 1);
         // An attempt ends with the step that fails, so this one needs no other: it was made already.
         if self.subject.is_valid(&smaller) {
-            self.taken.push(("nothing after the failure".to_owned(), smaller.steps.len()));
+            self.taken
+                .push(("nothing after the failure".to_owned(), smaller.steps.len()));
             self.best = smaller.clone();
             self.history.push(smaller);
         }
@@ -196,7 +200,12 @@ impl<S: Subject> Shrinker<'_, S> {
             .cloned()
             .collect();
         let plain = without_faults(&without_other_flows(&best));
-        if failing.is_some() && self.take("the failing Service alone", reduce::without_services(&plain, &others)) {
+        if failing.is_some()
+            && self.take(
+                "the failing Service alone",
+                reduce::without_services(&plain, &others),
+            )
+        {
             return;
         }
         if self.take("no other flows and no faults", plain) {
@@ -214,7 +223,11 @@ impl<S: Subject> Shrinker<'_, S> {
     fn failing_service(&self) -> Option<String> {
         let last = &self.best.steps.last()?.value;
         let name = last.flow.as_ref()?;
-        let name = name.expect.as_ref().or(name.stop.as_ref()).or(name.start.as_ref())?;
+        let name = name
+            .expect
+            .as_ref()
+            .or(name.stop.as_ref())
+            .or(name.start.as_ref())?;
         self.best
             .steps
             .iter()
@@ -226,8 +239,11 @@ impl<S: Subject> Shrinker<'_, S> {
     fn one_service(&mut self) {
         let services = reduce::services(&self.best);
         for keep in services.iter().filter(|_| services.len() > 1) {
-            let others: BTreeSet<String> =
-                services.iter().filter(|name| *name != keep).cloned().collect();
+            let others: BTreeSet<String> = services
+                .iter()
+                .filter(|name| *name != keep)
+                .cloned()
+                .collect();
             let smaller = reduce::without_services(&self.best, &others);
             if self.take("one Service", smaller) {
                 break;
@@ -263,7 +279,13 @@ impl<S: Subject> Shrinker<'_, S> {
     }
 
     fn pods(&mut self) {
-        let names: Vec<String> = self.best.topology.pods.iter().map(|pod| pod.name.clone()).collect();
+        let names: Vec<String> = self
+            .best
+            .topology
+            .pods
+            .iter()
+            .map(|pod| pod.name.clone())
+            .collect();
         let mut size = names.len().div_ceil(2).max(1);
         loop {
             for part in names.chunks(size) {
@@ -323,7 +345,12 @@ impl<S: Subject> Shrinker<'_, S> {
 
     /// The step that fails looks at much; what fails is mostly one source and one kind of frontend.
     fn narrow(&mut self) {
-        let Some(converge) = self.best.steps.last().and_then(|step| step.value.converge.clone()) else {
+        let Some(converge) = self
+            .best
+            .steps
+            .last()
+            .and_then(|step| step.value.converge.clone())
+        else {
             return;
         };
         if converge.from.as_slice().len() > 1 {
@@ -345,7 +372,10 @@ impl<S: Subject> Shrinker<'_, S> {
                 frontend: Some(OneOrMany::One(kind)),
                 ..Target::default()
             });
-            if self.take("one kind of frontend", self.with_last(|converge| converge.to = to)) {
+            if self.take(
+                "one kind of frontend",
+                self.with_last(|converge| converge.to = to),
+            ) {
                 break;
             }
         }
@@ -353,7 +383,11 @@ impl<S: Subject> Shrinker<'_, S> {
 
     fn with_last(&self, change: impl FnOnce(&mut Converge)) -> Scenario {
         let mut smaller = self.best.clone();
-        if let Some(converge) = smaller.steps.last_mut().and_then(|step| step.value.converge.as_mut()) {
+        if let Some(converge) = smaller
+            .steps
+            .last_mut()
+            .and_then(|step| step.value.converge.as_mut())
+        {
             change(converge);
         }
         smaller
@@ -391,11 +425,23 @@ fn fingerprint(scenario: &Scenario) -> String {
 
 /// Without all flows but the one that the last step is about.
 fn without_other_flows(scenario: &Scenario) -> Scenario {
-    let last = scenario.steps.last().and_then(|step| step.value.flow.as_ref());
-    let failing = last.and_then(|flow| flow.expect.clone().or_else(|| flow.stop.clone()).or_else(|| flow.start.clone()));
+    let last = scenario
+        .steps
+        .last()
+        .and_then(|step| step.value.flow.as_ref());
+    let failing = last.and_then(|flow| {
+        flow.expect
+            .clone()
+            .or_else(|| flow.stop.clone())
+            .or_else(|| flow.start.clone())
+    });
     let others = positions(scenario, |step| {
         step.flow.as_ref().is_some_and(|flow| {
-            let name = flow.start.as_ref().or(flow.expect.as_ref()).or(flow.stop.as_ref());
+            let name = flow
+                .start
+                .as_ref()
+                .or(flow.expect.as_ref())
+                .or(flow.stop.as_ref());
             name != failing.as_ref()
         })
     });

@@ -55,7 +55,10 @@ pub fn without_services(scenario: &Scenario, names: &BTreeSet<String>) -> Scenar
             return any;
         }
         !targets(step).into_iter().any(|target| {
-            target.service.as_ref().is_some_and(|name| names.contains(name))
+            target
+                .service
+                .as_ref()
+                .is_some_and(|name| names.contains(name))
         })
     });
     repaired(smaller)
@@ -64,9 +67,15 @@ pub fn without_services(scenario: &Scenario, names: &BTreeSet<String>) -> Scenar
 /// A document without some pods.
 pub fn without_pods(scenario: &Scenario, names: &BTreeSet<String>) -> Scenario {
     let mut smaller = scenario.clone();
-    smaller.topology.pods.retain(|pod| !names.contains(&pod.name));
+    smaller
+        .topology
+        .pods
+        .retain(|pod| !names.contains(&pod.name));
     let variables: Vec<String> = names.iter().map(|name| format!("$(pod.{name}.")).collect();
-    smaller.objects.iter_mut().for_each(|object| unlist(object, &variables));
+    smaller
+        .objects
+        .iter_mut()
+        .for_each(|object| unlist(object, &variables));
     smaller.steps.retain_mut(|step| {
         let step = &mut step.value;
         for object in step.apply.iter_mut().flatten() {
@@ -126,7 +135,10 @@ pub fn on_one_node(scenario: &Scenario) -> Option<Scenario> {
     for node in others {
         for (old, new) in [
             (format!("\"{}\"", node.name), format!("\"{}\"", first.name)),
-            (format!("\"outside/{}\"", node.name), format!("\"outside/{}\"", first.name)),
+            (
+                format!("\"outside/{}\"", node.name),
+                format!("\"outside/{}\"", first.name),
+            ),
         ] {
             text = text.replace(&old, &new);
         }
@@ -146,7 +158,10 @@ pub fn without_last_node(scenario: &Scenario) -> Option<Scenario> {
     let text = serde_json::to_string(scenario).ok()?;
     let text = text
         .replace(&format!("\"{last}\""), &format!("\"{first}\""))
-        .replace(&format!("\"outside/{last}\""), &format!("\"outside/{first}\""));
+        .replace(
+            &format!("\"outside/{last}\""),
+            &format!("\"outside/{first}\""),
+        );
     let mut smaller: Scenario = serde_json::from_str(&text).ok()?;
     smaller.topology.nodes.pop();
     Some(repaired(smaller))
@@ -164,11 +179,19 @@ pub fn simpler_fields(scenario: &Scenario) -> Vec<Scenario> {
     for (at, step) in scenario.steps.iter().enumerate() {
         for (number, _) in step.value.apply.iter().flatten().enumerate() {
             let path = format!("/steps/{at}/apply/{number}");
-            optional(whole.pointer(&path).unwrap_or(&Value::Null), &path, &mut paths);
+            optional(
+                whole.pointer(&path).unwrap_or(&Value::Null),
+                &path,
+                &mut paths,
+            );
         }
         if step.value.patch.is_some() {
             let path = format!("/steps/{at}/patch/patch");
-            optional(whole.pointer(&path).unwrap_or(&Value::Null), &path, &mut paths);
+            optional(
+                whole.pointer(&path).unwrap_or(&Value::Null),
+                &path,
+                &mut paths,
+            );
         }
         for field in ["interval", "established"] {
             let path = format!("/steps/{at}/flow/{field}");
@@ -200,7 +223,17 @@ pub fn simpler_fields(scenario: &Scenario) -> Vec<Scenario> {
 /// Paths of what an object can do without.
 fn optional(object: &Value, path: &str, paths: &mut Vec<String>) {
     const NEEDED: [&str; 12] = [
-        "apiVersion", "kind", "name", "ports", "addressType", "endpoints", "addresses", "labels", "port", "metadata", "spec",
+        "apiVersion",
+        "kind",
+        "name",
+        "ports",
+        "addressType",
+        "endpoints",
+        "addresses",
+        "labels",
+        "port",
+        "metadata",
+        "spec",
         "protocol",
     ];
     match object {
@@ -249,7 +282,10 @@ pub fn services(scenario: &Scenario) -> BTreeSet<String> {
 }
 
 fn all_objects(scenario: &Scenario) -> impl Iterator<Item = &Value> {
-    let applied = scenario.steps.iter().flat_map(|step| step.value.apply.iter().flatten());
+    let applied = scenario
+        .steps
+        .iter()
+        .flat_map(|step| step.value.apply.iter().flatten());
     scenario.objects.iter().chain(applied)
 }
 
@@ -269,7 +305,9 @@ fn unlist(value: &mut Value, variables: &[String]) {
     };
     endpoints.retain(|endpoint| {
         let address = endpoint["addresses"][0].as_str().unwrap_or_default();
-        !variables.iter().any(|variable| address.starts_with(variable))
+        !variables
+            .iter()
+            .any(|variable| address.starts_with(variable))
     });
 }
 
@@ -277,7 +315,11 @@ fn targets(step: &Step) -> Vec<&Target> {
     let mut found = Vec::new();
     found.extend(step.flow.iter().filter_map(|flow| flow.to.as_ref()));
     found.extend(step.probe.iter().flat_map(|probe| probe.to.as_slice()));
-    found.extend(step.converge.iter().flat_map(|converge| converge.to.as_slice()));
+    found.extend(
+        step.converge
+            .iter()
+            .flat_map(|converge| converge.to.as_slice()),
+    );
     found.extend(step.hold.iter().flat_map(|hold| hold.to.as_slice()));
     found
 }
@@ -305,7 +347,13 @@ pub fn repaired(mut scenario: Scenario) -> Scenario {
 fn repaired_once(mut scenario: Scenario) -> Scenario {
     let name = |object: &Value| {
         let kind = object["kind"].as_str().unwrap_or_default().to_owned();
-        (kind, object["metadata"]["name"].as_str().unwrap_or_default().to_owned())
+        (
+            kind,
+            object["metadata"]["name"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned(),
+        )
     };
     let mut exists: BTreeSet<(String, String)> = scenario.objects.iter().map(name).collect();
     let mut pods: BTreeMap<String, bool> = scenario
@@ -414,8 +462,14 @@ fn begins(fault: &crate::scenario::doc::Fault) -> Option<String> {
     match (fault.proxy, fault.node, fault.api) {
         (Some(P::Down), ..) => Some("down".into()),
         (Some(P::Stop), ..) => Some("stop".into()),
-        (_, Some(node @ (N::ForeignTable | N::LinkChurn | N::Address)), _) => Some(format!("{node:?}")),
-        (_, _, Some(api @ (A::Outage | A::HalfOpen | A::Errors | A::Delay | A::DuplicateEvents))) => Some(format!("{api:?}")),
+        (_, Some(node @ (N::ForeignTable | N::LinkChurn | N::Address)), _) => {
+            Some(format!("{node:?}"))
+        }
+        (
+            _,
+            _,
+            Some(api @ (A::Outage | A::HalfOpen | A::Errors | A::Delay | A::DuplicateEvents)),
+        ) => Some(format!("{api:?}")),
         _ => None,
     }
 }
