@@ -1,12 +1,15 @@
 //! A `GET` over HTTP/1.1, as small as health checks and metrics need it.
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
+use crate::ports;
 use crate::proto::HttpResponse;
 
 /// Largest answer taken.
@@ -29,9 +32,12 @@ async fn exchange(host: SocketAddr, path: &str) -> anyhow::Result<Vec<u8>> {
     if !path.starts_with('/') || path.contains(|c: char| c.is_ascii_control() || c == ' ') {
         bail!("path {path:?} is not a path");
     }
-    let mut stream = TcpStream::connect(host)
-        .await
-        .with_context(|| format!("cannot connect to {host}"))?;
+    let connected = match TcpStream::connect(host).await {
+        // All ephemeral ports are taken; the agent has others.
+        Err(e) if e.kind() == io::ErrorKind::AddrNotAvailable => from_fresh_port(host).await,
+        connected => connected,
+    };
+    let mut stream = connected.with_context(|| format!("cannot connect to {host}"))?;
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: probe\r\nAccept: */*\r\nConnection: close\r\n\r\n"
     );
@@ -47,6 +53,15 @@ async fn exchange(host: SocketAddr, path: &str) -> anyhow::Result<Vec<u8>> {
             Err(e) => return Err(e).with_context(|| format!("{host} closed without an answer")),
         }
     }
+}
+
+async fn from_fresh_port(host: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(host), Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    ports::bind(&socket, ports::unspecified(host.ip()))?;
+    TcpSocket::from_std_stream(socket.into())
+        .connect(host)
+        .await
 }
 
 fn parse(bytes: &[u8]) -> anyhow::Result<HttpResponse> {

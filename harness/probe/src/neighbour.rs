@@ -86,6 +86,8 @@ fn resolve(via: IpAddr, deadline: Instant) -> anyhow::Result<(IpAddr, u32, [u8; 
         Type::DGRAM,
         None,
     )?;
+    // The kernel would bind it to an ephemeral port, of which there may be none.
+    ports::bind(&socket, ports::unspecified(via)).context("no port to ask from")?;
     socket
         .connect(&SocketAddr::new(via, DISCARD).into())
         .with_context(|| format!("no route to {via}"))?;

@@ -7,7 +7,7 @@
 //! the namespace's own and is given back by the kernel when the agent ends.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as Name, UnixDatagram};
@@ -86,6 +86,14 @@ impl Fresh {
 fn ports(block: u16) -> Range<u16> {
     let start = PORTS.start + block * BLOCK;
     start..start + BLOCK
+}
+
+/// The address of its family that is none in particular.
+pub(crate) fn unspecified(like: IpAddr) -> IpAddr {
+    match like {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
 }
 
 /// Binds a socket to a port that was not used before.
