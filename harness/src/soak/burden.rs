@@ -15,13 +15,17 @@ use std::{
 
 use futures::future::BoxFuture;
 
-use crate::{cluster::NetnsCluster, run::stress::Stress};
+use crate::{
+    cluster::{NetnsCluster, Usage},
+    run::stress::Stress,
+};
 
 /// First argument of a burden's process.
 pub const BURDEN: &str = "soak-burden";
 
-/// Busy loops get at least this share of the CPUs that they want, or they are no burden. With as many competitors they get half.
-const BUSY: f64 = 0.05;
+/// For at least this share of the time, busy loops run or are ready to run, or they are no burden. On a machine that nobody stops it is nearly all of it;
+/// how much of a CPU they get depends on who else wants it.
+const BUSY: f64 = 0.5;
 
 /// Loops that never rest.
 #[derive(Debug)]
@@ -100,21 +104,20 @@ impl Running {
         }
     }
 
-    /// CPU time that the process used.
-    fn used(&self) -> Option<Duration> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
-        // The name in parentheses may hold anything; behind it, utime and stime are fields 14 and 15 of the line.
-        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-        let ticks: u64 =
-            fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
-        // Linux tells user space a hundred ticks a second, whatever it has inside.
-        Some(Duration::from_millis(ticks * 10))
-    }
-
-    fn resident_mebibytes(&self) -> Option<u64> {
-        let statm = fs::read_to_string(format!("/proc/{}/statm", self.child.id())).ok()?;
-        let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
-        Some((pages * 4096) >> 20)
+    /// For how long its threads have run or been ready to run, in sum: then everybody else has to share with them.
+    fn competed(&self) -> Duration {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).ok();
+        let nanoseconds = threads
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|thread| {
+                // The first two numbers of `schedstat`: on a CPU, and waiting for one.
+                let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+                let mut numbers = text.split_whitespace().map(str::parse::<u64>);
+                Some(numbers.next()?.ok()? + numbers.next()?.ok()?)
+            });
+        Duration::from_nanos(nanoseconds.sum())
     }
 }
 
@@ -163,15 +166,14 @@ impl Stress for Cpu {
     fn leave<'a>(&'a self, _cluster: &'a NetnsCluster) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(async {
             check(&self.running, |running| {
-                let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-                let wanted = running.since.elapsed() * self.loops.min(cpus) as u32;
-                let used = running.used().unwrap_or_default();
-                if used.as_secs_f64() >= wanted.as_secs_f64() * BUSY {
+                let wanted = running.since.elapsed() * self.loops as u32;
+                let competed = running.competed();
+                if competed.as_secs_f64() >= wanted.as_secs_f64() * BUSY {
                     return Ok(());
                 }
                 Err(format!(
-                    "the loops got {} of {} ms, so they burdened nobody",
-                    used.as_millis(),
+                    "the loops wanted a CPU for {} of {} ms, so they burdened nobody",
+                    competed.as_millis(),
                     wanted.as_millis()
                 ))
             })
@@ -200,10 +202,9 @@ impl Stress for Memory {
     fn leave<'a>(&'a self, _cluster: &'a NetnsCluster) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(async {
             check(&self.running, |running| {
-                // It grows from nothing each time round.
-                let resident = running.resident_mebibytes().unwrap_or(0);
-                let used = running.used().unwrap_or_default();
-                if resident > 0 && !used.is_zero() {
+                // It grows from nothing each time round, so how much there is at this moment says little.
+                let usage = Usage::of(running.child.id());
+                if usage.is_some_and(|usage| usage.memory > 0) && !running.competed().is_zero() {
                     return Ok(());
                 }
                 Err("it wrote no memory, so it burdened nobody".to_owned())
