@@ -166,6 +166,7 @@ fn start() -> RunStarted {
             ..Options::default()
         },
         invocation: None,
+        merged: None,
         cases: (0..CASES)
             .map(|case| PlannedCase {
                 id: id(case),

@@ -163,6 +163,48 @@ pub struct RunStarted {
     pub cases: Vec<PlannedCase>,
     /// Every requirement of the catalogue, also those that no planned case covers.
     pub requirements: Vec<RequirementInfo>,
+    /// The runs that this log was merged from; absent in a log that a runner wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merged: Option<Merged>,
+}
+
+/// What a merged log was made from, see [`crate::merge`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Merged {
+    /// The runs, by their start.
+    pub sources: Vec<MergedSource>,
+    /// Attempts that were left out because the same attempt with the same seed is there already.
+    pub dropped: u64,
+}
+
+/// One run of a merged log: a shard, or what was left of one that was killed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MergedSource {
+    /// Names the run among all others.
+    pub run_id: String,
+    /// When it started: RFC 3339, UTC.
+    pub started: String,
+    /// The part of the attempts that it made; absent when that was all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<Shard>,
+    /// The machine it ran on.
+    pub machine: Machine,
+    /// Worlds at a time.
+    pub jobs: u32,
+    /// Attempts in its log, whether they were counted or left out.
+    pub attempts: u64,
+    /// Why it ended; absent when it was killed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<FinishReason>,
+    /// Whether lines of its log are missing.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub holes: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// The run goes on in another process.

@@ -8,12 +8,16 @@
 //! The crate knows nothing of the harness: it owns the types of the event log and of the report, and everything after the
 //! log is a pure function.
 
+pub mod compare;
 pub mod directory;
 pub mod event;
+pub mod history;
 pub mod json;
 pub mod junit;
+mod lines;
 pub mod log;
 pub mod markdown;
+pub mod merge;
 pub mod model;
 pub mod schema;
 pub mod sequential;

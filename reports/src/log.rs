@@ -4,13 +4,14 @@
 //! Not here: what the events mean (see [`crate::model`]).
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use thiserror::Error;
 
 use crate::event::{Event, EventBody};
+use crate::lines::Lines;
 
 /// The name of the log inside a run's output directory.
 pub const FILE_NAME: &str = "events.jsonl";
@@ -295,9 +296,7 @@ pub struct LogEnd {
 
 /// The events of a log, one after the other; ends after the first error.
 pub struct EventReader {
-    path: PathBuf,
-    input: Box<dyn BufRead + Send>,
-    line: u64,
+    lines: Lines,
     done: bool,
     end: LogEnd,
 }
@@ -312,9 +311,7 @@ impl EventReader {
             next_seq: 0,
         };
         Self {
-            path,
-            input,
-            line: 0,
+            lines: Lines::over(path, input),
             done: false,
             end,
         }
@@ -336,50 +333,23 @@ impl EventReader {
     }
 
     fn next_line(&mut self) -> Result<Option<Event>, LogError> {
-        loop {
-            self.line += 1;
-            let mut bytes = Vec::new();
-            let limit = MAX_LINE as u64 + 1;
-            let read = (&mut self.input).take(limit).read_until(b'\n', &mut bytes);
-            if let Err(source) = read {
-                return Err(LogError::Read {
-                    path: self.path.clone(),
-                    line: self.line,
-                    source,
-                });
+        let Some(line) = self.lines.next_line()? else {
+            return Ok(None);
+        };
+        let length = line.bytes.len() as u64;
+        match parse(line.bytes) {
+            Ok(event) => {
+                self.end.whole_bytes = line.end;
+                self.end.unended = !line.whole;
+                self.end.next_seq = self.end.next_seq.max(event.seq + 1);
+                Ok(Some(event))
             }
-            if bytes.is_empty() {
-                return Ok(None);
+            Err(_) if !line.whole => {
+                self.end.whole_bytes = line.end - length;
+                self.end.torn_bytes = length;
+                Ok(None)
             }
-            let whole = bytes.last() == Some(&b'\n');
-            if !whole && bytes.len() as u64 == limit {
-                return Err(LogError::TooLong {
-                    path: self.path.clone(),
-                    line: self.line,
-                });
-            }
-            let length = bytes.len() as u64;
-            if whole && bytes.trim_ascii().is_empty() {
-                self.end.whole_bytes += length;
-                continue;
-            }
-            return match parse(&bytes) {
-                Ok(event) => {
-                    self.end.whole_bytes += length;
-                    self.end.unended = !whole;
-                    self.end.next_seq = self.end.next_seq.max(event.seq + 1);
-                    Ok(Some(event))
-                }
-                Err(_) if !whole => {
-                    self.end.torn_bytes = length;
-                    Ok(None)
-                }
-                Err(source) => Err(LogError::Parse {
-                    path: self.path.clone(),
-                    line: self.line,
-                    source,
-                }),
-            };
+            Err(source) => Err(self.lines.is_no_event(source)),
         }
     }
 }
@@ -397,7 +367,7 @@ impl Iterator for EventReader {
     }
 }
 
-fn parse(line: &[u8]) -> Result<Event, serde_json::Error> {
+pub(crate) fn parse(line: &[u8]) -> Result<Event, serde_json::Error> {
     let mut reader = serde_json::Deserializer::from_slice(line);
     let event = Event::deserialize(&mut reader)?;
     reader.end()?;
@@ -406,6 +376,7 @@ fn parse(line: &[u8]) -> Result<Event, serde_json::Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
     use std::sync::{Arc, Mutex};
 
     use super::*;

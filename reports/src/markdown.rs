@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::event::{Failure, Mode, Options, Verdict};
+use crate::event::{Failure, Machine, Merged, Mode, Options, Verdict};
 use crate::model::{
     Attempt, CaseResult, CaseVerdict, Classification, Conclusion, Counts, Distribution,
     FailureGroup, GroupSummary, InfraGroup, Measurement, Rate, Report,
@@ -240,6 +240,9 @@ fn summary(report: &Report) -> String {
         duration(report.duration_ms),
         prose(&report.options.profile),
     );
+    if let Some(merged) = &report.merged {
+        text.push_str(&merged_words(merged));
+    }
     if cases.flaky > 0 && report.flakes_tolerated() {
         let budget = report.options.flake_budget;
         text.push_str(&format!(
@@ -277,6 +280,23 @@ fn summary(report: &Report) -> String {
         ));
     }
     text
+}
+
+/// What a merged run was made from.
+fn merged_words(merged: &Merged) -> String {
+    let mut machines: Vec<&Machine> = merged.sources.iter().map(|s| &s.machine).collect();
+    machines.sort_by_key(|machine| format!("{machine:?}"));
+    machines.dedup();
+    let mut text = format!(
+        "Merged from {} on {}",
+        plural(merged.sources.len() as u64, "run"),
+        plural(machines.len() as u64, "kind") + " of machine",
+    );
+    if merged.dropped > 0 {
+        let dropped = plural(merged.dropped, "attempt");
+        text.push_str(&format!("; {dropped} present more than once, counted once"));
+    }
+    text + ".\n"
 }
 
 /// The verdicts that occur, in words.
@@ -627,7 +647,7 @@ fn duration(ms: f64) -> String {
 }
 
 /// Text out of the log as code: nothing in it is Markdown, HTML, a mention or a link.
-fn code(text: &str) -> String {
+pub(crate) fn code(text: &str) -> String {
     let text = shortened(&one_line(text), MAX_TEXT);
     // A bar would end a table's cell even inside backticks, and nothing at all makes no span.
     if text.contains('|') || text.trim().is_empty() {
@@ -647,7 +667,7 @@ fn code(text: &str) -> String {
 ///
 /// Mentions, references to issues and links are found after rendering, where escapes are gone already, so they are broken
 /// up with a zero-width space: a report must not notify people or leave backlinks in upstream issues each time it is posted.
-fn prose(text: &str) -> String {
+pub(crate) fn prose(text: &str) -> String {
     const BREAK: &str = "&#8203;";
     let text = shortened(one_line(text).trim(), 2 * MAX_TEXT);
     let mut out = String::with_capacity(text.len());

@@ -6,19 +6,23 @@ mod certify;
 mod classify;
 mod clean;
 mod cluster;
+mod compare;
 mod coverage;
 mod diff;
 mod doctor;
 mod drive;
 mod explain;
+mod history;
 mod hunt;
 mod interrupt;
 mod list;
 pub mod machine;
+mod merge;
 mod pause;
 mod progress;
 mod repeat;
 mod repro;
+mod results;
 mod schema;
 mod selftest;
 mod session;
@@ -67,6 +71,12 @@ enum Command {
     Diff(Box<diff::Diff>),
     /// Search for failures with random but valid histories, and make what fails small.
     Hunt(hunt::HuntCommand),
+    /// Say what is worse in a new run than in an earlier one.
+    Compare(compare::Compare),
+    /// Make one run out of the result directories of its shards.
+    Merge(merge::MergeCommand),
+    /// The results of many runs over time: rates, flakes, change points.
+    History(history::HistoryCommand),
     /// Test the tests with known-bad proxies.
     Selftest(selftest::SelftestCommand),
     /// Say what this kernel and machine can do, what is missing and how to get it.
@@ -111,6 +121,9 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Command::Coverage(command) => command.run(),
         Command::Diff(command) => command.run(),
         Command::Hunt(command) => command.run(),
+        Command::Compare(command) => command.run(),
+        Command::Merge(command) => command.run(),
+        Command::History(command) => command.run(),
         Command::Selftest(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Cluster(command) => command.run(),

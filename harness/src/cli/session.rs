@@ -169,6 +169,7 @@ impl Asked {
                     .map(|file| absolute(file))
                     .collect::<Result<_, _>>()?,
             }),
+            merged: None,
             cases: planned.iter().map(Planned::event).collect(),
             requirements: requirements.events(),
         };

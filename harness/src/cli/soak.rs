@@ -10,6 +10,7 @@ use clap::Args;
 use reports::{
     directory::Writing,
     event::{Event, EventBody, Mode},
+    history::{self, History},
     sequential::Claim,
     status::{self, Tally},
 };
@@ -63,6 +64,9 @@ pub struct SoakCommand {
     /// With `--out` naming the same directory, a soak that is not there yet is begun.
     #[arg(long, value_name = "DIR")]
     resume: Option<PathBuf>,
+    /// Add the run to this history at its end; `harness history --db FILE` reads it.
+    #[arg(long, value_name = "FILE")]
+    history: Option<PathBuf>,
 }
 
 /// The status file is written this often, if there is something new.
@@ -70,6 +74,10 @@ const STATUS_EVERY: Duration = Duration::from_secs(1);
 
 impl SoakCommand {
     pub(super) fn run(self, color: bool) -> Result<Exit, Failed> {
+        if let Some(file) = &self.history {
+            // A file that cannot be used is said now, and not after the night.
+            History::create_or_open(file)?;
+        }
         let asked = Asked {
             command: "soak",
             candidate: self.candidate,
@@ -128,6 +136,9 @@ impl SoakCommand {
         driven?;
         let (report, files) = writing.finish()?;
         progress.summary(&report, &files, 0);
+        if let Some(file) = &self.history {
+            history::import_report(file, &report)?;
+        }
         Ok(Exit::of(&report, 0))
     }
 }

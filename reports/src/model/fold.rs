@@ -553,6 +553,7 @@ impl ReportBuilder {
             areas: groups(areas, &cases, |case| &case.area),
             levels: groups(levels, &cases, |case| &case.level),
             options: run.options,
+            merged: run.merged,
             requirements,
             characteristics: characteristics(self.characteristics),
             failure_groups,

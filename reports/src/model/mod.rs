@@ -1,6 +1,7 @@
 //! The report: what a run's log says, computed once, from which everything else is rendered.
 
 mod class;
+mod fisher;
 mod fold;
 mod report;
 mod signature;
@@ -11,6 +12,7 @@ pub use class::{
     ALPHA, Class, Evidence, GIVEN_UP, LOOKS, POLICY, RERUNS, Rule, SOUND, Tally, classify,
     more_often, policy_table,
 };
+pub use fisher::fisher_exact;
 pub use fold::{ModelError, ReportBuilder};
 pub use report::{
     Attempt, AttemptCounts, CaseResult, CharacteristicResult, CharacteristicValue, ClaimResult,

@@ -10,8 +10,8 @@ use super::signature::{FailureGroup, InfraGroup};
 use super::stats::{Distribution, Rate};
 use super::verdict::{CaseVerdict, Conclusion, Counts};
 use crate::event::{
-    CandidateInfo, Experiment, Failure, FinishReason, Machine, Options, PlannedCase, Skip, Suite,
-    Verdict,
+    CandidateInfo, Experiment, Failure, FinishReason, Machine, Merged, Options, PlannedCase, Skip,
+    Suite, Verdict,
 };
 use crate::sequential::{Claim, Decision};
 
@@ -55,6 +55,9 @@ pub struct Report {
     pub machine: Machine,
     /// The options of the run that change what it says.
     pub options: Options,
+    /// The runs that this one was merged from; absent when it was one run on one machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merged: Option<Merged>,
     /// Everything summed up.
     pub totals: Totals,
     /// The cases summed up by requirement area, in the order of the catalogue.
