@@ -173,7 +173,7 @@ fn run<S: Seams + ?Sized>(mut args: Args, seams: &'static S) -> anyhow::Result<(
     args.watch_timeout = seams.watch_timeout(args.watch_timeout);
     if args.cleanup {
         return NetlinkTable::open()
-            .and_then(|mut table| table.delete())
+            .and_then(|table| seams.clean_up(&mut Backend::Netlink(table)))
             .context("failed to remove the ruleset");
     }
     let node = node_name(args.node_name.as_deref())?;

@@ -204,6 +204,7 @@ impl<S: Seams + ?Sized> Engine<S> {
                     (first, adopt, retry) = (false, false, None);
                 }
                 Err(error) => {
+                    self.health.set_failed(at);
                     self.metrics.sync_failed(&BOTH);
                     tracing::error!("failed to program the kernel: {error}");
                     retry = Some(retry.map_or(FIRST_RETRY, |delay| (delay * 2).min(LAST_RETRY)));

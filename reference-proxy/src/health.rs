@@ -6,8 +6,9 @@
 //! | `/livez` | `--healthz-bind-address` | the rules are up to date; restarting the proxy would not help a node that is going away |
 //! | any path | a Service's `healthCheckNodePort` | this node has an endpoint for it and the rules are up to date |
 //!
-//! "Up to date" is kube-proxy's rule: no update has been waiting for longer than a timeout, usually two sync periods. One thing is
-//! stricter: `/healthz` is 503 until the first complete sync, so that it can serve as a readiness probe.
+//! "Up to date" is kube-proxy's rule: no update has been waiting for longer than a timeout, usually two sync periods. Two things are
+//! stricter: `/healthz` is 503 until the first complete sync, so that it can serve as a readiness probe; and a sync that is known to
+//! fail again and again need not wait for that timeout.
 //!
 //! This file knows nothing of rules and watches: the sync loop tells [`HealthState`], the servers read it.
 
@@ -33,6 +34,9 @@ use crate::{
 
 /// After this time without a sync that covers it, a queued update makes the proxy unhealthy: twice kube-proxy's default sync period.
 pub const DEFAULT_HEALTH_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A sync that fails for so long, tried again all the time, is no collision with somebody else's transaction.
+const FAILING: Duration = Duration::from_secs(5);
 
 /// How long until a port that could not be bound is tried again.
 const BIND_RETRY: Duration = Duration::from_secs(1);
@@ -71,6 +75,8 @@ struct Facts {
     last_synced: Option<Instant>,
     oldest_queued: Option<Instant>,
     newest_queued: Option<Instant>,
+    /// Every sync since then has failed.
+    failing_since: Option<Instant>,
     node_eligible: bool,
     services: BTreeMap<ServiceKey, ServiceHealth>,
     /// Addresses for the healthCheckNodePorts; empty means all, in both families.
@@ -84,6 +90,7 @@ impl HealthState {
             last_synced: None,
             oldest_queued: None,
             newest_queued: None,
+            failing_since: None,
             node_eligible: true,
             services: BTreeMap::new(),
             addresses: BTreeSet::new(),
@@ -103,12 +110,18 @@ impl HealthState {
     pub fn set_synced(&self, at: Instant) {
         let mut facts = self.facts();
         facts.last_synced = Some(facts.last_synced.map_or(at, |before| before.max(at)));
+        facts.failing_since = None;
         facts.newest_queued = facts.newest_queued.filter(|queued| *queued > at);
         // Which of the younger updates is the oldest is not remembered. The newest stands in for it: that is off by less than one sync.
         facts.oldest_queued = facts
             .oldest_queued
             .filter(|queued| *queued > at)
             .or(facts.newest_queued);
+    }
+
+    /// The kernel did not take the rules at `at`. Only the first failure in a row counts.
+    pub fn set_failed(&self, at: Instant) {
+        self.facts().failing_since.get_or_insert(at);
     }
 
     /// An update that needs new rules arrived at `at`. Only the oldest one that still waits counts.
@@ -172,9 +185,11 @@ impl HealthState {
 
     fn look(&self, now: Instant) -> Look {
         let facts = self.facts();
-        let late = facts
-            .oldest_queued
-            .is_some_and(|queued| now.saturating_duration_since(queued) >= self.shared.timeout);
+        let older = |since: Option<Instant>, limit| {
+            since.is_some_and(|since| now.saturating_duration_since(since) >= limit)
+        };
+        let late = older(facts.oldest_queued, self.shared.timeout)
+            || older(facts.failing_since, FAILING);
         Look {
             late,
             last_synced: facts.last_synced,
@@ -592,6 +607,22 @@ mod tests {
         );
         state.set_synced(at(1_110));
         assert!(state.look(at(2_000)).healthy(), "nothing waits");
+    }
+
+    #[test]
+    fn syncs_that_go_on_failing_are_unhealthy() {
+        let state = HealthState::new(Duration::from_secs(60));
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        state.set_synced(at(0));
+        state.set_failed(at(10));
+        assert!(state.look(at(14)).healthy(), "it may be a collision");
+        state.set_failed(at(14));
+        assert!(!state.look(at(15)).healthy(), "the first failure counts");
+        state.set_synced(at(16));
+        assert!(state.look(at(100)).healthy(), "it works again");
+        state.set_failed(at(101));
+        assert!(state.look(at(105)).healthy(), "another failure");
     }
 
     #[tokio::test]

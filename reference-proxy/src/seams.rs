@@ -228,6 +228,15 @@ pub trait Seams: fmt::Debug + Send + Sync + 'static {
         kernel.forget_affinities(wrong)
     }
 
+    /// Removes the table, for whoever takes the proxy's place.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refused.
+    fn clean_up(&self, kernel: &mut dyn Kernel) -> io::Result<()> {
+        kernel.delete()
+    }
+
     /// Whether the table is compared with what it should be after every change, as debug builds do.
     fn reads_back(&self) -> bool {
         cfg!(debug_assertions)

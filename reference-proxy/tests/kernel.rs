@@ -16,7 +16,10 @@ use std::{
     io::{self, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     process::ExitCode,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         ("repair", repair),
         ("affinity", affinity),
         ("affinity_of_a_silent_sender", affinity_of_a_silent_sender),
+        ("flipping_endpoints", flipping_endpoints),
     ] {
         match test() {
             Ok(()) => println!("test {name} ... ok"),
@@ -372,6 +376,57 @@ fn repair() -> io::Result<()> {
     ensure(
         table.difference(&state.elements())?.is_none(),
         "the repair was not complete",
+    )?;
+    table.delete()
+}
+
+/// No connection is lost while the number of endpoints goes up and down as fast as the kernel takes it.
+///
+/// Lookups see the elements of their own moment and not those of the transaction under which their packet came in. Each connection may
+/// fall between two transactions, by chance; so many of them do that a ruleset without care for it fails every time.
+fn flipping_endpoints() -> io::Result<()> {
+    const CLIENTS: usize = 3;
+    const FLIPS: usize = 1500;
+    let key: Arc<str> = "default/a".into();
+    let port = listen(&V4)?;
+    let mut state = State::new(node());
+    let mut table = NetlinkTable::open()?;
+    state.set_service(&key, Some(service(1, None)));
+    state.set_slice(&key, Some(slice(&key, &V4, port)));
+    state.sync_first();
+    table.adopt(|| state.elements())?;
+    let over = AtomicBool::new(false);
+    let (asked, lost) = thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|_| {
+                scope.spawn(|| {
+                    let (mut asked, mut lost) = (0, Vec::new());
+                    while !over.load(Ordering::Relaxed) {
+                        asked += 1;
+                        if let Err(error) = ask("10.96.0.1:80") {
+                            lost.push(error.to_string());
+                        }
+                    }
+                    (asked, lost)
+                })
+            })
+            .collect();
+        let flipped = (0..FLIPS).try_for_each(|turn| {
+            state.set_slice(&key, Some(slice(&key, &V4[..1 + turn % 2], port)));
+            table.apply(&mut state.sync().changes)
+        });
+        over.store(true, Ordering::Relaxed);
+        let (mut asked, mut lost) = (0, Vec::new());
+        for client in clients {
+            let (more, failed) = client.join().expect("a client");
+            asked += more;
+            lost.extend(failed);
+        }
+        flipped.map(|()| (asked, lost))
+    })?;
+    ensure(
+        lost.is_empty(),
+        format!("{} of {asked} connections: {}", lost.len(), lost[0..1.min(lost.len())].join("")),
     )?;
     table.delete()
 }

@@ -19,7 +19,7 @@ use crate::plan::{
 };
 use crate::topology::NODE_NETWORK;
 
-/// MTU of everything but the outside wire.
+/// MTU of all wires of which the topology does not say otherwise.
 const MTU: u32 = 1500;
 const LOOPBACK: u32 = 1;
 /// Index of `eth0` wherever there is one.
@@ -441,7 +441,10 @@ pub(crate) fn world(plan: &Plan) -> Blueprint {
                     node.extra_ip(&client.network, family)
                 }
             };
-            pods_through_nodes(target, ETH0, family, plan.nodes(), address_of);
+            let through = client.through.as_deref();
+            pods_through_nodes(target, ETH0, family, plan.nodes(), |node| {
+                address_of(through.and_then(|name| plan.node(name)).unwrap_or(node))
+            });
             // A neighbour has no load balancer before it: it knows the first node.
             if let Some(first) = plan.nodes().iter().find_map(address_of) {
                 for cidr in frontend_cidrs(family) {
@@ -591,6 +594,7 @@ pub(crate) fn pod(plan: &Plan, pod: &PodAddresses) -> Option<PodBlueprint> {
         return None;
     }
     let index = node_end(pod);
+    let mtu = pod.mtu.unwrap_or(MTU);
     let pod_mac = Mac::holder(pod.ipv4);
     let node_mac = Mac::facing(pod.ipv4);
     let mut inside = namespace(&pod.name, Role::Host);
@@ -609,7 +613,19 @@ pub(crate) fn pod(plan: &Plan, pod: &PodAddresses) -> Option<PodBlueprint> {
             addr: gateway,
             mac: node_mac,
         });
-        inside.steps.push(default_route(family, ETH0, gateway));
+        let out = match asked_segment(family, mtu) {
+            None => Via::Gateway {
+                link: ETH0,
+                addr: gateway,
+            },
+            segment => Via::GatewayFrom {
+                link: ETH0,
+                addr: gateway,
+                source: pod.ip(family),
+                segment,
+            },
+        };
+        inside.steps.push(route(any(family), out));
         node_steps.push(Step::Neighbour {
             link: index,
             addr: pod.ip(family),
@@ -632,11 +648,38 @@ pub(crate) fn pod(plan: &Plan, pod: &PodAddresses) -> Option<PodBlueprint> {
                 index: ETH0,
                 mac: pod_mac,
             },
-            mtu: MTU,
+            mtu,
             bridge: None,
         },
         node_steps,
     })
+}
+
+/// What one more address of a node on the node network needs: the address, and everybody else there to know whose it is.
+pub(crate) fn another_address(plan: &Plan, node: &NodeAddresses, addr: IpNet) -> Vec<(String, Step)> {
+    let (fabric, router) = ("fabric".to_owned(), "router".to_owned());
+    let nodes = plan.nodes().iter().map(|node| node.name.clone());
+    let clients = plan
+        .clients()
+        .iter()
+        .filter(|client| client.network == NODE_NETWORK)
+        .map(|client| client.name.clone());
+    [(fabric, BRIDGE), (router, ETH0)]
+        .into_iter()
+        .chain(nodes.chain(clients).map(|name| (name, ETH0)))
+        .map(|(name, link)| {
+            let step = if name == node.name {
+                Step::Address { link, addr }
+            } else {
+                Step::Neighbour {
+                    link,
+                    addr: addr.addr(),
+                    mac: Mac::holder(node.ipv4),
+                }
+            };
+            (name, step)
+        })
+        .collect()
 }
 
 /// Interface index of the node's end of a pod's wire.
@@ -783,7 +826,7 @@ fn own_way_to_frontends(plan: &Plan, family: Family) -> Via {
     }
 }
 
-/// A client behind a narrow wire asks for segments as if all its wires were wide, like one whose narrow wire is further away. Otherwise
+/// Who is behind a narrow wire asks for segments as if all its wires were wide, like one whose narrow wire is further away. Otherwise
 /// nobody would ever send it a segment that is too long, and path MTU discovery would have nothing to discover.
 fn asked_segment(family: Family, mtu: u32) -> Option<u32> {
     let headers = match family {
@@ -814,11 +857,13 @@ mod tests {
 
     fn plan() -> Plan {
         let mut topology = Topology::uniform(2, 1);
+        topology.pods[1].mtu = Some(1400);
         topology.nodes[1].networks = vec!["storage".to_owned()];
         for (name, network) in [("neighbour", NODE_NETWORK), ("disk", "storage")] {
             topology.clients.push(ClientSpec {
                 name: name.to_owned(),
                 network: network.to_owned(),
+                through: (network == NODE_NETWORK).then(|| "node1".to_owned()),
             });
         }
         Plan::new(&topology).unwrap()

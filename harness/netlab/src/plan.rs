@@ -91,6 +91,14 @@ pub enum PlanError {
         /// The network it names.
         network: String,
     },
+    /// A client sends by way of a node that it has no network with.
+    #[error("client {client:?} sends through node {node:?}, which is not in its network")]
+    UnknownThrough {
+        /// The client.
+        client: String,
+        /// The node it names.
+        node: String,
+    },
     /// The node network is not an extra network.
     #[error("node {0:?} lists \"nodes\" or one network twice among its extra networks")]
     BadNetworks(String),
@@ -107,6 +115,14 @@ pub enum PlanError {
     /// MTUs below IPv6's minimum would switch IPv6 off on the wire.
     #[error("the outside mtu is {0}, want 1280 to 65535")]
     BadMtu(u32),
+    /// Wider than the wires behind it, a pod's wire would change nothing.
+    #[error("the mtu of pod {pod:?} is {mtu}, want 1280 to 1500 on a pod with a network of its own")]
+    BadPodMtu {
+        /// The pod.
+        pod: String,
+        /// What it asks for.
+        mtu: u32,
+    },
 }
 
 /// The addresses of a node.
@@ -185,6 +201,9 @@ pub struct PodAddresses {
     pub ipv4: Ipv4Addr,
     /// `status.podIPs[1]`.
     pub ipv6: Ipv6Addr,
+    /// MTU in bytes of its wire, where it is not the usual one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
 }
 
 impl PodAddresses {
@@ -208,6 +227,9 @@ pub struct ClientAddresses {
     pub ipv4: Ipv4Addr,
     /// Address in that network.
     pub ipv6: Ipv6Addr,
+    /// The node by way of which it sends to all pods, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub through: Option<String>,
 }
 
 impl ClientAddresses {
@@ -335,12 +357,26 @@ impl Plan {
                     }
                 })?
             };
+            if let Some(through) = &client.through {
+                let known = nodes.iter().any(|node: &NodeAddresses| {
+                    node.name == *through
+                        && (client.network == NODE_NETWORK
+                            || node.extra.contains_key(&client.network))
+                });
+                if !known {
+                    return Err(PlanError::UnknownThrough {
+                        client: client.name.clone(),
+                        node: through.clone(),
+                    });
+                }
+            }
             clients.push(ClientAddresses {
                 name: client.name.clone(),
                 network: client.network.clone(),
                 index,
                 ipv4,
                 ipv6,
+                through: client.through.clone(),
             });
         }
 
@@ -424,6 +460,14 @@ impl Plan {
             pod: pod.name.clone(),
             node: pod.node.clone(),
         })?;
+        if let Some(mtu) = pod.mtu
+            && (pod.host_network || !(1280..=1500).contains(&mtu))
+        {
+            return Err(PlanError::BadPodMtu {
+                pod: pod.name.clone(),
+                mtu,
+            });
+        }
         let mut pods = self.write_pods();
         if pods.by_name.contains_key(&pod.name)
             || self.node(&pod.name).is_some()
@@ -439,6 +483,7 @@ impl Plan {
                 host_network: true,
                 ipv4: node.ipv4,
                 ipv6: node.ipv6,
+                mtu: None,
             }
         } else {
             let used = pods.used.entry(pod.node.clone()).or_default();
@@ -456,6 +501,7 @@ impl Plan {
                 host_network: false,
                 ipv4,
                 ipv6,
+                mtu: pod.mtu,
             }
         };
         pods.by_name.insert(pod.name.clone(), addresses.clone());
@@ -714,11 +760,13 @@ mod tests {
             name: "daemon".to_owned(),
             node: "node2".to_owned(),
             host_network: true,
+            ..PodSpec::default()
         });
         for (name, network) in [("neighbour", NODE_NETWORK), ("disk", "storage")] {
             topology.clients.push(ClientSpec {
                 name: name.to_owned(),
                 network: network.to_owned(),
+                ..ClientSpec::default()
             });
         }
         topology
@@ -817,6 +865,27 @@ mod tests {
             (
                 |t| t.outside = Some(OutsideSpec { mtu: Some(1000) }),
                 PlanError::BadMtu(1000),
+            ),
+            (
+                |t| t.pods[0].mtu = Some(1501),
+                PlanError::BadPodMtu {
+                    pod: "pod1".to_owned(),
+                    mtu: 1501,
+                },
+            ),
+            (
+                |t| t.pods[4].mtu = Some(1400),
+                PlanError::BadPodMtu {
+                    pod: "daemon".to_owned(),
+                    mtu: 1400,
+                },
+            ),
+            (
+                |t| t.clients[1].through = Some("node1".to_owned()),
+                PlanError::UnknownThrough {
+                    client: "disk".to_owned(),
+                    node: "node1".to_owned(),
+                },
             ),
         ];
         for (change, error) in cases {

@@ -49,6 +49,10 @@ pub struct PodSpec {
     /// `spec.hostNetwork` of the pod.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub host_network: bool,
+    /// MTU in bytes of its wire to the node (1500 when absent); a hostNetwork pod has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1280, max = 1500))]
+    pub mtu: Option<u32>,
 }
 
 /// The client beyond the nodes.
@@ -69,6 +73,10 @@ pub struct ClientSpec {
     pub name: String,
     /// `nodes` for the node network, or the name of an extra network that some node is in.
     pub network: String,
+    /// A node of that network by way of which it sends to the pods of all nodes. Their replies come straight back, so that this node sees
+    /// one direction only. Absent: to each pod by way of its own node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub through: Option<String>,
 }
 
 /// Name of the network that every node is in.
@@ -91,6 +99,7 @@ impl Topology {
                     name: format!("pod{}", topology.pods.len() + 1),
                     node: format!("node{node}"),
                     host_network: false,
+                    mtu: None,
                 });
             }
         }

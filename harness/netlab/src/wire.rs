@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +35,11 @@ pub(crate) enum Command {
     },
     RemovePod {
         name: String,
+    },
+    /// One more address on a node's interface in the node network.
+    AddAddress {
+        node: String,
+        addr: IpNet,
     },
     /// The answer carries the socket.
     Listen {

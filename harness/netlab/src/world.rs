@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 use probe::client::Agent;
@@ -178,6 +179,19 @@ impl World {
         let command = Command::RemovePod { name: name.clone() };
         self.call(command, &[], "remove a pod").await?;
         self.plan.pod_removed(&name);
+        Ok(())
+    }
+
+    /// Gives a node one more address on the node network, which everybody there can reach. The plan does not know it.
+    ///
+    /// # Errors
+    /// When there is no such node, or the kernel refuses the address.
+    pub async fn add_address(&self, node: &str, addr: IpNet) -> Result<()> {
+        let command = Command::AddAddress {
+            node: node.to_owned(),
+            addr,
+        };
+        self.call(command, &[], "add an address").await?;
         Ok(())
     }
 

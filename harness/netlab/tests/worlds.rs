@@ -60,6 +60,7 @@ fn main() {
             frontends_that_nobody_serves_are_unreachable,
         ),
         test("pods_come_and_go", pods_come_and_go),
+        test("a_node_gets_another_address", a_node_gets_another_address),
         test(
             "a_listener_in_the_fabric_serves_nodes",
             a_listener_in_the_fabric_serves_nodes,
@@ -210,11 +211,14 @@ fn everything() -> Topology {
         name: "daemon".to_owned(),
         node: "node2".to_owned(),
         host_network: true,
+        ..PodSpec::default()
     });
+    topology.pods[0].mtu = Some(1400);
     for (name, network) in [("neighbour", "nodes"), ("disk", "storage")] {
         topology.clients.push(ClientSpec {
             name: name.to_owned(),
             network: network.to_owned(),
+            through: (network == "nodes").then(|| "node1".to_owned()),
         });
     }
     topology
@@ -288,6 +292,28 @@ async fn everybody_reaches_everybody() -> Test {
     Ok(())
 }
 
+async fn a_node_gets_another_address() -> Test {
+    let world = build(&Topology::uniform(2, 1)).await?;
+    for (addr, prefix) in [("10.89.0.111", 24), ("fd00:89::6f", 64)] {
+        let addr: IpAddr = addr.parse()?;
+        world
+            .add_address("node1", ipnet::IpNet::new(addr, prefix)?)
+            .await?;
+        serve(&world, "node1", &[addr]).await?;
+        // Also for packets that others forward, for which no neighbour discovery asks.
+        for from in ["outside", "node2", "pod1", "pod2"] {
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                let outcome = connect(&world, from, spec(protocol, addr)).await?;
+                check(outcome.identity() == Some("node1"), (from, outcome))?;
+            }
+        }
+    }
+    let nobody = world.add_address("node9", "10.89.0.112/24".parse()?).await;
+    check(nobody.is_err(), "node9 got an address")?;
+    world.shutdown().await;
+    Ok(())
+}
+
 async fn outside_address_chooses_the_node() -> Test {
     let world = build(&Topology::uniform(2, 0)).await?;
     let plan = world.plan();
@@ -354,6 +380,7 @@ async fn pods_come_and_go() -> Test {
         name: "late".to_owned(),
         node: "node2".to_owned(),
         host_network,
+        mtu: None,
     };
     let mut old = None;
     for _ in 0..3 {

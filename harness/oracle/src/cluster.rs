@@ -62,7 +62,8 @@ pub struct Cluster {
     /// The nodes.
     pub nodes: Vec<Node>,
     /// The candidate's `--nodeport-addresses`. `None` is its default; that is all addresses for some and the
-    /// primary ones for others, so an InternalIP must be served and any other node address is a characteristic.
+    /// primary ones for others, so an InternalIP must be served and any other node address is a characteristic. A list without
+    /// a range of a family leaves that family open.
     pub nodeport_addresses: Option<Vec<IpNet>>,
     /// The ranges that ClusterIPs come from. An address in them that no Service has must not answer.
     pub service_cidrs: Vec<IpNet>,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   slices of the Service and family ── port by name and protocol ──> (address, port)
-//!        │ duplicates merged: a ready copy wins over a serving-and-terminating one, that over an unusable one
+//!        │ duplicates merged: a ready copy wins; a serving-and-terminating one beside an unusable one is contested
 //!        ├── Cluster: ready [kept by node hints, else by zone hints], else serving and terminating, anywhere
 //!        └── Local:   ready on the node, else serving and terminating on the node
 //! ```
@@ -26,6 +26,16 @@ enum Grade {
     Ready,
 }
 
+/// How to read an address of which the best copy is serving and terminating and another one is unusable: as the terminating pod's,
+/// which still serves, or as that of a new pod, which has the address already and is not ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contested {
+    /// The serving and terminating copy counts.
+    Usable,
+    /// The unusable copy counts.
+    Unusable,
+}
+
 /// An endpoint after merging its copies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
@@ -38,11 +48,18 @@ pub struct Endpoint {
     /// The pod that its `targetRef` names.
     pub target: Option<String>,
     grade: Grade,
+    /// Some copy is unusable.
+    unusable_copy: bool,
     zone_hints: BTreeSet<String>,
     node_hints: BTreeSet<String>,
 }
 
 impl Endpoint {
+    /// Whether its copies leave it open if it is usable.
+    fn is_contested(&self) -> bool {
+        self.grade == Grade::ServingTerminating && self.unusable_copy
+    }
+
     /// Whether one of its usable copies is on that node.
     pub fn is_on(&self, node: &str) -> bool {
         self.nodes.contains(node)
@@ -75,6 +92,18 @@ pub struct EndpointSets {
     pub topology: TopologyMode,
 }
 
+/// Whether the copies of some endpoint of the port leave it open if it is usable, so that both readings are acceptable.
+pub fn any_contested(
+    slices: &[EndpointSlice],
+    service: &Service,
+    port: &ServicePort,
+    family: Family,
+) -> bool {
+    merge(slices, service, port, family)
+        .iter()
+        .any(Endpoint::is_contested)
+}
+
 /// Computes the usable endpoints of one port of a Service, seen from `node`.
 pub fn endpoint_sets(
     slices: &[EndpointSlice],
@@ -82,8 +111,12 @@ pub fn endpoint_sets(
     port: &ServicePort,
     family: Family,
     node: &Node,
+    contested: Contested,
 ) -> EndpointSets {
-    let all = merge(slices, service, port, family);
+    let mut all = merge(slices, service, port, family);
+    if contested == Contested::Unusable {
+        all.retain(|endpoint| !endpoint.is_contested());
+    }
     let graded = |grade, keep: &dyn Fn(&Endpoint) -> bool| -> Vec<Endpoint> {
         all.iter()
             .filter(|ep| ep.grade == grade && keep(ep))
@@ -180,6 +213,7 @@ fn read_endpoint(endpoint: &SliceEndpoint, port: u16, family: Family) -> Option<
             .filter(|target| target.kind == "Pod")
             .map(|target| target.name.clone()),
         grade,
+        unusable_copy: grade == Grade::Unusable,
         zone_hints: endpoint
             .hints
             .for_zones
@@ -198,6 +232,7 @@ fn read_endpoint(endpoint: &SliceEndpoint, port: u16, family: Family) -> Option<
 /// Merges two copies of one endpoint: the more usable wins; equally usable ones are united, so that the order in
 /// which slices are read cannot matter.
 fn merge_copy(old: &mut Endpoint, new: &Endpoint) {
+    let unusable_copy = old.unusable_copy || new.unusable_copy;
     if new.grade > old.grade {
         *old = new.clone();
     } else if new.grade == old.grade {
@@ -207,6 +242,7 @@ fn merge_copy(old: &mut Endpoint, new: &Endpoint) {
         // `None` sorts first: a known target beats none, and of two the greater name, whatever the order.
         old.target = old.target.take().max(new.target.clone());
     }
+    old.unusable_copy = unusable_copy;
 }
 
 /// Hints count only when every ready endpoint has one of the kind and at least one is meant for here.

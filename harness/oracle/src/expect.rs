@@ -18,7 +18,9 @@ use std::time::Duration;
 
 use crate::address::parse_cidr;
 use crate::cluster::{Cluster, Node};
-use crate::endpoints::{Endpoint, EndpointSets, TopologyMode, endpoint_sets};
+use crate::endpoints::{
+    Contested, Endpoint, EndpointSets, TopologyMode, any_contested, endpoint_sets,
+};
 use crate::expectation::{Characteristic, ClientAddress, Direct, Expectation, Outcome, Share};
 use crate::frontend::{
     FrontendKind, NodePortAddress, Served, external_ips, load_balancer_ips, node_port,
@@ -34,6 +36,7 @@ pub fn expect(cluster: &Cluster, source: &Source, to: &Destination) -> Expectati
         source,
         to: *to,
         family: Family::of(to.ip),
+        contested: Contested::Usable,
     };
     let mut answer = if to.ip.is_loopback() {
         question.loopback()
@@ -245,11 +248,13 @@ impl Match<'_> {
     }
 }
 
+#[derive(Clone, Copy)]
 struct Question<'a> {
     cluster: &'a Cluster,
     source: &'a Source,
     to: Destination,
     family: Family,
+    contested: Contested,
 }
 
 impl<'a> Question<'a> {
@@ -294,7 +299,7 @@ impl<'a> Question<'a> {
                 .headless
                 .map(|headless| headless.reasons(found.service));
             answer.or(
-                self.nodeport_policy(&found, &node)
+                self.both_readings(&found, |question| question.nodeport_policy(&found, &node))
                     .before(reasons.unwrap_or_default()),
                 "nodeport-localhost",
                 "no specification says whether NodePorts are served on loopback addresses.",
@@ -513,13 +518,35 @@ impl<'a> Question<'a> {
 
     // ---- What the frontend does.
 
+    /// What `of` says, and what it says where the copies of an endpoint contradict each other and are read the other way.
+    fn both_readings(&self, found: &Match<'_>, of: impl Fn(&Self) -> Answer) -> Answer {
+        let mut answer = of(self);
+        let slices = &self.cluster.slices;
+        if any_contested(slices, found.service, found.port, self.family) {
+            let mut other = of(&Question {
+                contested: Contested::Unusable,
+                ..*self
+            });
+            other.because(
+                "EP-16",
+                "an address has a serving and terminating copy and one that is not ready",
+            );
+            answer.or(
+                other,
+                "terminating-beside-unready",
+                "the address may be that of a new pod already, which is not ready.",
+            );
+        }
+        answer
+    }
+
     fn at_frontend(&self, found: &Match<'_>) -> Answer {
-        let answer = match found.kind {
-            FrontendKind::ClusterIp => self.cluster_ip(found),
-            FrontendKind::NodePort => self.node_port(found),
-            FrontendKind::ExternalIp => self.external(found),
-            FrontendKind::LoadBalancerIp => self.load_balancer(found),
-        };
+        let answer = self.both_readings(found, |question| match found.kind {
+            FrontendKind::ClusterIp => question.cluster_ip(found),
+            FrontendKind::NodePort => question.node_port(found),
+            FrontendKind::ExternalIp => question.external(found),
+            FrontendKind::LoadBalancerIp => question.load_balancer(found),
+        });
         let id = match (found.kind, self.source) {
             (FrontendKind::ClusterIp, Source::Node { .. }) => "SVC-CIP-2",
             (FrontendKind::ClusterIp, _) => "SVC-CIP-1",
@@ -775,13 +802,24 @@ impl<'a> Question<'a> {
             }
             NodePortAddress::May => {
                 let mut answer = self.nodeport_policy(found, node);
-                answer.because(
-                    "SVC-NP-4",
-                    format!("{} is no InternalIP of {}", self.to.ip, node.name),
-                );
+                let (characteristic, explanation) = if self.cluster.nodeport_addresses.is_some() {
+                    let text = format!("--nodeport-addresses has no {} range", self.family);
+                    answer.because("SVC-NP-10", text);
+                    (
+                        "nodeport-addresses-of-other-family",
+                        "no specification says what NodePort addresses of one family mean for the other.",
+                    )
+                } else {
+                    let text = format!("{} is no InternalIP of {}", self.to.ip, node.name);
+                    answer.because("SVC-NP-4", text);
+                    (
+                        "nodeport-on-other-address",
+                        "nobody said on which addresses NodePorts are served, and this is not an InternalIP.",
+                    )
+                };
                 answer.unserved = Some(Unserved {
-                    characteristic: "nodeport-on-other-address",
-                    explanation: "nobody said on which addresses NodePorts are served, and this is not an InternalIP.",
+                    characteristic,
+                    explanation,
                     plainer: false,
                 });
                 answer
@@ -836,6 +874,7 @@ impl<'a> Question<'a> {
             found.port,
             self.family,
             node,
+            self.contested,
         )
     }
 

@@ -107,9 +107,14 @@ pub(crate) enum NodePortAddress {
 }
 
 pub(crate) fn nodeport_address(cluster: &Cluster, node: &Node, ip: IpAddr) -> NodePortAddress {
+    let family = Family::of(ip);
     match &cluster.nodeport_addresses {
         Some(ranges) if ranges.iter().any(|range| range.contains(&ip)) => NodePortAddress::Must,
-        Some(_) => NodePortAddress::MustNot,
+        Some(ranges) if ranges.iter().any(|range| Family::of(range.addr()) == family) => {
+            NodePortAddress::MustNot
+        }
+        // For some a list without a range of the family is no list for it, for others an empty one.
+        Some(_) => NodePortAddress::May,
         None if node.internal_ips.contains(&ip) => NodePortAddress::Must,
         None => NodePortAddress::May,
     }

@@ -33,7 +33,7 @@ pub use address::parse_ip;
 pub use check::{Mismatch, MismatchKind, Observation, Observed, check, matched_outcome};
 pub use cluster::{Cluster, Listener, Node, PodIdentity};
 pub use distribution::{ALPHA, attempts_to_see_all, distribution};
-pub use endpoints::{Endpoint, EndpointSets, TopologyMode, endpoint_sets};
+pub use endpoints::{Contested, Endpoint, EndpointSets, TopologyMode, endpoint_sets};
 pub use expect::expect;
 pub use expectation::{Characteristic, ClientAddress, Direct, Expectation, Outcome, Share};
 pub use frontend::{Frontend, FrontendKind, frontends};

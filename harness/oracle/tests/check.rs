@@ -300,6 +300,22 @@ fn no_acceptable_outcome_is_no_licence() {
 }
 
 #[test]
+fn proportions_alone_are_left_for_the_end() {
+    let statistical = |kind: MismatchKind| kind.is_statistical();
+    assert!(statistical(MismatchKind::EndpointNeverChosen));
+    assert!(statistical(MismatchKind::UnequalShare));
+    for kind in [
+        MismatchKind::WrongEndpoint,
+        MismatchKind::AffinityBroken,
+        MismatchKind::Refused,
+        MismatchKind::AnsweredButMustNot,
+        MismatchKind::NothingObserved,
+    ] {
+        assert!(!statistical(kind), "{kind}");
+    }
+}
+
+#[test]
 fn names_are_stable() {
     let value = serde_json::to_value(MismatchKind::AnsweredButMustNot).unwrap();
     assert_eq!(value, json!(MismatchKind::AnsweredButMustNot.as_str()));

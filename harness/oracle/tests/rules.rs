@@ -163,7 +163,7 @@ fn absent_conditions_one_by_one() {
 
 #[test]
 fn duplicates_count_once_and_the_usable_copy_wins() {
-    let rows: [(Vec<Value>, &str); 5] = [
+    let rows: [(Vec<Value>, &str); 7] = [
         (
             vec![
                 slice("x", vec![ep("a1", "ready"), ep("b1", "ready")]),
@@ -182,9 +182,25 @@ fn duplicates_count_once_and_the_usable_copy_wins() {
             vec![slice("x", vec![ep("a1", "ready"), ep("a1", "gone")])],
             "a1!",
         ),
+        // A pod that still serves while it ends, or the next one with its address, which is not ready: nobody says which.
         (
             vec![slice("x", vec![ep("a1", "serving"), ep("a1", "gone")])],
-            "a1!",
+            "a1! / refuse [terminating-beside-unready]",
+        ),
+        (
+            vec![
+                slice("x", vec![ep("a1", "serving"), ep("b1", "serving")]),
+                slice("y", vec![ep("a1", "unready")]),
+            ],
+            "a1,b1! / b1! [terminating-beside-unready]",
+        ),
+        // Where a ready endpoint takes the traffic anyway, nothing is open.
+        (
+            vec![
+                slice("x", vec![ep("a1", "serving"), ep("b1", "ready")]),
+                slice("y", vec![ep("a1", "unready")]),
+            ],
+            "b1!",
         ),
         (
             vec![slice(
@@ -775,8 +791,27 @@ fn node_port_addresses() {
             (outside("n1"), tcp("10.244.1.1", 30080), "a1,b1"),
             (outside("n1"), tcp(N1, 30080), "plain"),
             (node("n1"), tcp("127.0.0.1", 30080), "plain"),
+            // Nothing is said about IPv6.
+            (
+                outside("n1"),
+                tcp("fd00:89::b", 30080),
+                "refuse / plain [nodeport-addresses-of-other-family]",
+            ),
+            (
+                node("n1"),
+                tcp("::1", 30080),
+                "plain / refuse [nodeport-localhost]",
+            ),
         ],
     );
+    let frontends = oracle::frontends(&cluster);
+    assert!(
+        frontends.iter().all(|frontend| frontend.family == oracle::Family::Ipv4
+            || frontend.kind != oracle::FrontendKind::NodePort),
+        "{frontends:?}"
+    );
+    let why = expect(&cluster, &pod("a2"), &tcp("fd00:89::b", 30080)).requirements;
+    assert!(why.contains(&"SVC-NP-10".to_owned()), "{why:?}");
 }
 
 #[test]

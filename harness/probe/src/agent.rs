@@ -193,6 +193,7 @@ struct State {
     capture: Mutex<Option<capture::Running>>,
     churn: Arc<Mutex<Option<churn::Running>>>,
     holding: Mutex<Option<holding::Holding>>,
+    seized: Mutex<Option<foreign::Seized>>,
 }
 
 impl State {
@@ -252,6 +253,20 @@ impl State {
             Request::RulesetFlush => done(foreign::flush_ruleset).await?,
             Request::ForeignTable { name, present } => {
                 done(move || foreign::set_table(&name, present)).await?
+            }
+            Request::SeizeTables => {
+                anyhow::ensure!(
+                    self.seized.lock().unwrap().is_none(),
+                    "the tables are seized already"
+                );
+                let seized = blocking(foreign::seize).await?;
+                *self.seized.lock().unwrap() = Some(seized);
+                Response::Done
+            }
+            Request::ReleaseTables => {
+                let seized = self.seized.lock().unwrap().take();
+                let seized = seized.context("no table is seized")?;
+                done(move || seized.release()).await?
             }
             Request::ChurnStart(spec) => {
                 let running = self.churn.clone();

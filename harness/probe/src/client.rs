@@ -287,6 +287,16 @@ impl Agent {
         .await
     }
 
+    /// See [`Request::SeizeTables`].
+    pub async fn seize_tables(&self) -> Result<(), AgentError> {
+        self.done(Request::SeizeTables).await
+    }
+
+    /// See [`Request::ReleaseTables`].
+    pub async fn release_tables(&self) -> Result<(), AgentError> {
+        self.done(Request::ReleaseTables).await
+    }
+
     /// See [`Request::ChurnStart`].
     pub async fn churn_start(&self, churn: Churn) -> Result<(), AgentError> {
         self.done(Request::ChurnStart(churn)).await
@@ -458,6 +468,8 @@ fn request_name(request: &Request) -> &'static str {
         Request::ConntrackFlush => "flush conntrack",
         Request::RulesetFlush => "flush the ruleset",
         Request::ForeignTable { .. } => "change a foreign table",
+        Request::SeizeTables => "seize the tables",
+        Request::ReleaseTables => "release the tables",
         Request::ChurnStart(_) => "start churn",
         Request::ChurnRead => "tell what the churn did",
         Request::ChurnStop => "stop churn",

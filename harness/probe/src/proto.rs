@@ -644,6 +644,11 @@ pub enum Request {
         /// Whether it shall exist.
         present: bool,
     },
+    /// Take every nftables table away from whoever made it: each is replaced by an empty one of the same name that only the agent may
+    /// change, so that every transaction of others for it fails.
+    SeizeTables,
+    /// Remove the tables that were seized. An error if one of them is gone, which only their owner can do.
+    ReleaseTables,
     /// Start to add and delete links and addresses.
     ChurnStart(Churn),
     /// What that did so far. Answer: [`Response::Churned`].

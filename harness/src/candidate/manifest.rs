@@ -65,6 +65,10 @@ pub struct ProcessSpec {
     /// Appended to `command` when a scenario sets `proxy.nodeportAddresses`. Without it those scenarios are skipped.
     #[serde(default)]
     pub nodeport_addresses_args: Option<Vec<String>>,
+    /// Arguments in place of those of `command` with which the same program removes all that it left in the kernel, and ends with 0.
+    /// Without it, scenarios about that are skipped.
+    #[serde(default)]
+    pub cleanup_args: Option<Vec<String>>,
     /// Environment; nothing is inherited but `PATH`.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
@@ -279,6 +283,7 @@ impl Candidate {
             .command
             .iter()
             .chain(process.nodeport_addresses_args.iter().flatten())
+            .chain(process.cleanup_args.iter().flatten())
             .chain(process.env.values())
             .chain(process.files.iter().map(|file| &file.content));
         for text in texts {
@@ -356,12 +361,18 @@ impl Candidate {
                 let args = process.is_some_and(|process| {
                     process.nodeport_addresses_args.is_some() || process.command.is_empty()
                 });
+                let cleanup = process.is_some_and(|process| {
+                    process.cleanup_args.is_some() || process.command.is_empty()
+                });
                 let healthz = process.is_some_and(|process| {
                     process.ready.http.is_some() || process.command.is_empty()
                 });
                 match feature {
                     Feature::NodePortAddresses if !args => {
                         Some("the manifest has no nodeportAddressesArgs".into())
+                    }
+                    Feature::Cleanup if !cleanup => {
+                        Some("the manifest has no cleanupArgs".into())
                     }
                     Feature::Healthz if !healthz => {
                         Some("the manifest has no ready.http to ask".into())

@@ -208,15 +208,15 @@ impl SelftestCommand {
     fn chosen(&self, mutants: &[Mutant]) -> Result<Vec<Mutant>, Failed> {
         let known = |name: &String| mutants.iter().any(|mutant| mutant.name == *name);
         if let Some(unknown) = self.mutant.iter().find(|name| !known(name)) {
-            let names: Vec<&str> = mutants.iter().map(|mutant| mutant.name.as_str()).collect();
+            let names = mutants.iter().map(|mutant| mutant.name.as_str());
             return Err(Failed::usage(format!(
-                "--mutant {unknown}: there is none of this name{}; there are {}",
+                "--mutant {unknown}: there is none of this name{}; {}",
                 if self.flakes {
                     " among the planted flakes"
                 } else {
                     ""
                 },
-                names.join(", ")
+                advice(unknown, names)
             )));
         }
         let chosen =
@@ -318,6 +318,7 @@ impl SelftestCommand {
                     .map(|result| result.mutant.name.clone())
                     .collect(),
                 null: None,
+                skip: plan.skip_of(&scenario),
                 reason: unkilled.reason(&scenario).map(str::to_owned),
                 scenario,
                 requirements,
@@ -378,6 +379,26 @@ impl SelftestCommand {
     }
 }
 
+/// What to try in place of a name that does not exist: those that are near, by letters or by a part, or where all are listed.
+fn advice<'a>(unknown: &str, names: impl Iterator<Item = &'a str>) -> String {
+    const ALL: &str = "docs/mutants.md lists all of them";
+    let mut near: Vec<(f64, &str)> = names
+        .map(|name| {
+            let part = !unknown.is_empty() && name.contains(unknown);
+            let near = strsim::jaro_winkler(unknown, name);
+            (if part { 1.0 } else { near }, name)
+        })
+        .filter(|(near, _)| *near > 0.8)
+        .collect();
+    near.sort_by(|(a, one), (b, other)| b.total_cmp(a).then(one.cmp(other)));
+    near.truncate(4);
+    if near.is_empty() {
+        return ALL.into();
+    }
+    let near: Vec<&str> = near.into_iter().map(|(_, name)| name).collect();
+    format!("is it {}? {ALL}", near.join(" or "))
+}
+
 fn prepare(out: &Path) -> Result<(), Failed> {
     if out.join("selftest.json").exists() {
         return Err(Failed::usage(format!(
@@ -391,4 +412,25 @@ fn prepare(out: &Path) -> Result<(), Failed> {
             out.display()
         ))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_name_is_told_its_neighbours_and_not_all() {
+        let names = ["no-hairpin", "no-reject", "stale-kept-at-node-ports", "stale-kept-forever"];
+        let advice = |unknown| advice(unknown, names.into_iter());
+        assert_eq!(
+            advice("no-hairpins"),
+            "is it no-hairpin? docs/mutants.md lists all of them"
+        );
+        assert_eq!(
+            advice("stale-kept"),
+            "is it stale-kept-at-node-ports or stale-kept-forever? docs/mutants.md lists all of them"
+        );
+        assert_eq!(advice("zzz"), "docs/mutants.md lists all of them");
+        assert_eq!(advice(""), "docs/mutants.md lists all of them");
+    }
 }

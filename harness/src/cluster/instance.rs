@@ -25,6 +25,9 @@ pub struct Instance {
     starts: u32,
 }
 
+/// kube-proxy's cleanup takes a second or two; it asks the kernel for everything that any of its modes may have left.
+const CLEANUP: Duration = Duration::from_secs(60);
+
 /// Why an instance is not running.
 #[derive(Debug, thiserror::Error)]
 pub enum InstanceError {
@@ -66,24 +69,67 @@ impl Instance {
         candidate: &Candidate,
     ) -> Result<(), InstanceError> {
         let spec = candidate.process();
-        let Some(binary) = &candidate.binary else {
+        let mut args: Vec<&String> = spec.command.iter().collect();
+        if self.nodeport_addresses {
+            args.extend(spec.nodeport_addresses_args.iter().flatten());
+        }
+        self.starts += 1;
+        let Some(process) = self.spawn(world, candidate, &args).await? else {
             return Ok(());
+        };
+        self.process = Some(process);
+        self.started = Some(Instant::now());
+        self.at_first = None;
+        Ok(())
+    }
+
+    /// Runs the program's own command to remove what it left in the kernel, and waits for its end.
+    pub async fn clean_up(
+        &mut self,
+        world: &World,
+        candidate: &Candidate,
+    ) -> Result<(), InstanceError> {
+        let spec = candidate.process();
+        let program = spec.command.first();
+        let args: Vec<&String> = program
+            .into_iter()
+            .chain(spec.cleanup_args.iter().flatten())
+            .collect();
+        let Some(process) = self.spawn(world, candidate, &args).await? else {
+            return Ok(());
+        };
+        let failed = match tokio::time::timeout(CLEANUP, process.wait()).await {
+            Ok(status) if status.success() => return Ok(()),
+            Ok(status) => format!("failed ({status})"),
+            Err(_) => format!("did not end within {CLEANUP:?}"),
+        };
+        Err(InstanceError::Candidate(format!(
+            "the cleanup on {} {failed}; the last lines:\n{}",
+            self.node,
+            self.log.last_lines(10)
+        )))
+    }
+
+    /// Starts the candidate's program with arguments of which the first is its name; the null candidate has none.
+    async fn spawn(
+        &self,
+        world: &World,
+        candidate: &Candidate,
+        args: &[&String],
+    ) -> Result<Option<Process>, InstanceError> {
+        let spec = candidate.process();
+        let Some(binary) = &candidate.binary else {
+            return Ok(None);
         };
         let substitute = |text: &String| {
             self.variables
                 .substitute(text)
                 .map_err(InstanceError::Candidate)
         };
-        let mut argv = spec
-            .command
+        let argv = args
             .iter()
-            .map(substitute)
+            .map(|arg| substitute(arg))
             .collect::<Result<Vec<_>, _>>()?;
-        if self.nodeport_addresses {
-            for arg in spec.nodeport_addresses_args.iter().flatten() {
-                argv.push(substitute(arg)?);
-            }
-        }
         let mut env = vec![(
             "PATH".to_owned(),
             "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
@@ -109,7 +155,6 @@ impl Instance {
                 "the candidate's file cannot be duplicated: {error}"
             ))
         })?;
-        self.starts += 1;
         self.log.push(&format!(
             "== start {} at {} ns: {}\n",
             self.starts,
@@ -140,10 +185,7 @@ impl Instance {
         if let Some(stderr) = process.take_stderr() {
             tokio::spawn(self.log.clone().follow("err", stderr));
         }
-        self.process = Some(process);
-        self.started = Some(Instant::now());
-        self.at_first = None;
-        Ok(())
+        Ok(Some(process))
     }
 
     /// Waits until the candidate says that it is ready.

@@ -380,6 +380,18 @@ impl NetnsCluster {
         Ok(())
     }
 
+    /// Lets the candidate's own command remove what it left in the kernel of some nodes.
+    pub async fn clean_up(&mut self, nodes: &[String]) -> Result<(), ClusterError> {
+        for instance in self
+            .instances
+            .iter_mut()
+            .filter(|instance| nodes.contains(&instance.node))
+        {
+            instance.clean_up(&self.world, &self.candidate).await?;
+        }
+        Ok(())
+    }
+
     /// Starts the candidate on some nodes and waits until it is ready there.
     pub async fn restart_candidate(&mut self, nodes: &[String]) -> Result<(), ClusterError> {
         for instance in self

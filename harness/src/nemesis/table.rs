@@ -139,16 +139,19 @@ impl Which {
             P::Kill,
             P::Down,
             P::Start,
+            P::Cleanup,
             P::Stop,
             P::Continue,
             P::Starve,
         ];
         let node = [
             N::FlushRuleset,
+            N::SeizeTables,
             N::ForeignTable,
             N::LinkChurn,
             N::FlushConntrack,
             N::Address,
+            N::NetworkAddress,
             N::ConntrackPressure,
             N::ExhaustPorts,
         ];
@@ -241,6 +244,17 @@ fn of_proxy(fault: ProxyFault) -> Nemesis {
             "every instance is ready",
             &["kubernetes/kubernetes#125467", "bug:U9"],
         ),
+        ProxyFault::Cleanup => row(
+            "cleanup",
+            "its own command removes what it left in the kernel, after `down`",
+            "cleanups done",
+            "every one of them ended with 0",
+            &[
+                "kubernetes/kubernetes#102314",
+                "kubernetes/kubernetes#119265",
+                "bug:R9",
+            ],
+        ),
         ProxyFault::Stop => row(
             "stop",
             "SIGSTOP until `continue`",
@@ -304,6 +318,21 @@ fn of_node(fault: NodeFault) -> Nemesis {
             count("tables removed", "there was one, and the kernel removed it"),
             &["kubernetes/kubernetes#81517", "bug:R7", "bug:R8"],
         ),
+        NodeFault::SeizeTables => row(
+            "seizeTables",
+            "every table is replaced by an empty one that nobody but the harness may change (the flag `owner` of nftables), until it ends",
+            Dose::All("every table of everybody"),
+            count(
+                "tables seized",
+                "there was one, and it is still the harness's at the end",
+            ),
+            &[
+                "kubernetes/kubernetes#112604",
+                "kube-router@aba49a98",
+                "bug:U8",
+                "bug:R16",
+            ],
+        ),
         NodeFault::ForeignTable => row(
             "foreignTable",
             "a table of somebody else, with a set, a map and a chain that accepts",
@@ -349,6 +378,13 @@ fn of_node(fault: NodeFault) -> Nemesis {
             Dose::All("one address"),
             count("addresses added", "the kernel lists it"),
             &["kubernetes/kubernetes#112185", "bug:B1"],
+        ),
+        NodeFault::NetworkAddress => row(
+            "networkAddress",
+            "an address of the node's interface on the node network, which everybody there knows",
+            Dose::All("one address"),
+            count("addresses added", "the kernel lists it"),
+            &["kubernetes/kubernetes#138183", "bug:R17"],
         ),
         NodeFault::ConntrackPressure => row(
             "conntrackPressure",

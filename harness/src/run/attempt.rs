@@ -17,7 +17,7 @@ use crate::{
     nemesis::Starving,
     scenario::{
         Case, Span, Version,
-        doc::{ApiFault, Fault, ProxyFault, Step},
+        doc::{ApiFault, Fault, NodeFault, ProxyFault, Step},
     },
 };
 
@@ -354,12 +354,21 @@ impl<'a> Attempt<'a> {
             }
         };
         for node in nodes {
+            if fault.node == Some(NodeFault::SeizeTables) {
+                let name = format!("tables of {node} seized");
+                if fault.end {
+                    self.blind.remove(&name);
+                } else {
+                    self.blind.insert(name);
+                }
+            }
             let name = format!("candidate on {node}");
             match fault.proxy {
                 Some(ProxyFault::Down | ProxyFault::Stop) => {
                     self.blind.insert(name);
                 }
-                Some(ProxyFault::Starve) | None => {}
+                // It does not run yet.
+                Some(ProxyFault::Starve | ProxyFault::Cleanup) | None => {}
                 Some(_) => {
                     self.blind.remove(&name);
                 }

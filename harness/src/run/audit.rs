@@ -90,6 +90,31 @@ impl Attempt<'_> {
         Ok(lines > 0)
     }
 
+    /// After the candidate's own cleanup nothing of any Service of the case may be left, while the objects are all there.
+    pub(super) async fn cleaned_up(&mut self) -> Result<(), Stop> {
+        self.findings.checked(false);
+        let model = self.model()?;
+        let gone = Gone::new(&self.former.addresses(&model), &self.former.node_ports());
+        let mut left = Vec::new();
+        for node in self.cluster.stage().nodes() {
+            let agent = self.cluster.agent(&node.name)?;
+            let ruleset = agent.dump(DumpKind::Ruleset).await?;
+            let lines = remains::remains(&ruleset, &gone).ok_or_else(|| {
+                Stop::infra(format!("the ruleset of {} changed while it was read", node.name))
+            })?;
+            left.extend(lines.into_iter().map(|line| format!("{}: {line}", node.name)));
+        }
+        if !left.is_empty() {
+            let some: Vec<&str> = left.iter().take(3).map(String::as_str).collect();
+            self.findings.fail_with(
+                "rules-left",
+                "no rule that says anything of a Service after the cleanup",
+                format!("{}: {}", left.len(), some.join("; ")),
+            );
+        }
+        Ok(())
+    }
+
     fn delete_everything(&mut self) -> Result<(), Stop> {
         self.changing();
         let api = self.cluster.stage().api();

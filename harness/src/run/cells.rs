@@ -51,6 +51,9 @@ pub struct Cell {
     pub to: To,
     /// What must happen.
     pub expectation: Expectation,
+    /// Which endpoints it reaches is judged by itself: its Service had session affinity before, and clients that each still stick to
+    /// an endpoint of their own look together like one that is spread.
+    pub alone: bool,
 }
 
 impl Cell {
@@ -353,6 +356,7 @@ pub fn product(cluster: &oracle::Cluster, from: &[From], to: &[To]) -> Vec<Cell>
                 from,
                 to: to.clone(),
                 expectation,
+                alone: false,
             });
         }
     }

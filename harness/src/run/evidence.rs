@@ -14,7 +14,7 @@ use serde_json::json;
 use super::{
     attempt::Attempt,
     cells::Cell,
-    round::{self, Shape},
+    round::{self, Shape, What},
 };
 use crate::scenario::doc::{OneOrMany, Target};
 
@@ -148,7 +148,7 @@ impl Attempt<'_> {
         let shape = Shape {
             count: 4,
             patience_ms: 1_000,
-            controls: false,
+            what: What::Cells,
             ..Shape::default()
         };
         match self.round(&cells, &shape).await {

@@ -12,6 +12,8 @@ use oracle::{Destination, Frontend, FrontendKind};
 pub struct Former {
     frontends: BTreeMap<Destination, Frontend>,
     endpoints: BTreeSet<IpAddr>,
+    /// Services that had session affinity.
+    sticky: BTreeSet<(String, String)>,
 }
 
 impl Former {
@@ -27,6 +29,16 @@ impl Former {
             .flat_map(|endpoint| &endpoint.addresses)
             .filter_map(|address| oracle::parse_ip(address));
         self.endpoints.extend(addresses);
+        let sticky = cluster
+            .services
+            .iter()
+            .filter(|service| service.affinity().is_some());
+        self.sticky.extend(sticky.map(oracle::Service::key));
+    }
+
+    /// Whether clients of this Service ever stuck to their endpoints.
+    pub fn had_affinity(&self, service: &(String, String)) -> bool {
+        self.sticky.contains(service)
     }
 
     /// Frontends that are none any more.

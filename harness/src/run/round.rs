@@ -33,8 +33,19 @@ pub struct Shape {
     pub patience_ms: u32,
     /// Milliseconds until silence, where nobody may answer.
     pub silence_ms: u32,
-    /// Whether the direct paths are probed too.
-    pub controls: bool,
+    /// What is probed.
+    pub what: What,
+}
+
+/// What a round probes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// The cells.
+    Cells,
+    /// The cells, and the direct paths to their endpoints beside them.
+    CellsAndControls,
+    /// The direct paths alone.
+    Controls,
 }
 
 impl Default for Shape {
@@ -48,7 +59,7 @@ impl Default for Shape {
             back_to_back: 1,
             patience_ms: PATIENCE_MS,
             silence_ms: SILENCE_MS,
-            controls: true,
+            what: What::CellsAndControls,
         }
     }
 }
@@ -87,6 +98,9 @@ pub enum Proportions {
 
 impl Proportions {
     fn group(self, cell: &Cell) -> String {
+        if cell.alone {
+            return cell.label();
+        }
         match (self, &cell.to.frontend) {
             (Self::PerService, Some(frontend)) => {
                 let (namespace, name) = &frontend.service;
@@ -110,6 +124,16 @@ pub struct Wrong {
 }
 
 impl Attempt<'_> {
+    /// After a deadline has passed: is it the candidate? The direct paths say.
+    pub(super) async fn direct_paths_must_work(&self, cells: &[Cell]) -> Result<(), Stop> {
+        let shape = Shape {
+            what: What::Controls,
+            ..Shape::default()
+        };
+        let seen = self.round(cells, &shape).await?;
+        self.controls_must_work(&seen)
+    }
+
     /// Probes all cells at once.
     pub(super) async fn round(&self, cells: &[Cell], shape: &Shape) -> Result<Seen, Stop> {
         // (agent) -> (spec, what it belongs to)
@@ -147,10 +171,12 @@ impl Attempt<'_> {
                 spec.parallel
             };
             let spec = ConnectSpec { parallel, ..spec };
-            jobs.entry(agent)
-                .or_default()
-                .extend(sized(spec, &shape.lengths).map(|(spec, _)| (spec, Job::Cell(index))));
-            if !shape.controls {
+            if shape.what != What::Controls {
+                jobs.entry(agent)
+                    .or_default()
+                    .extend(sized(spec, &shape.lengths).map(|(spec, _)| (spec, Job::Cell(index))));
+            }
+            if shape.what == What::Cells {
                 continue;
             }
             for (address, pod) in self.control_addresses(cell) {
@@ -427,7 +453,79 @@ pub fn confirming_count(cells: &[Cell]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use apiserver::{ApiServer, Config};
+
     use super::*;
+    use crate::{
+        run::cells,
+        scenario::{self, Stage, doc::OneOrMany},
+    };
+
+    const DOCUMENT: &str = "
+id: x
+title: X
+requirement: [SVC-CIP-1]
+topology:
+  pods:
+    - {name: web-1, node: node1, labels: {app: web}}
+    - {name: web-2, node: node2, labels: {app: web}}
+    - {name: client-1, node: node1}
+    - {name: client-2, node: node1}
+objects:
+  - apiVersion: v1
+    kind: Service
+    metadata: {name: web}
+    spec: {ipFamilies: [IPv4], selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
+steps:
+  - converge: {}
+";
+
+    /// Two clients on one node and the ClusterIP of a Service with two endpoints.
+    fn two_cells() -> Vec<Cell> {
+        let documents = scenario::read_documents("x.yaml", DOCUMENT).unwrap();
+        let case = documents[0].resolve(&documents[0].cases[0]).unwrap();
+        let api = ApiServer::new(Config::default()).unwrap();
+        let stage = Stage::new(api, case.plan.clone(), &case.scenario).unwrap();
+        stage.apply_all(&case.scenario.objects).unwrap();
+        let cluster = stage.oracle().unwrap();
+        let clients = OneOrMany::Many(vec!["client-1".into(), "client-2".into()]);
+        let from = cells::sources(&stage, &clients);
+        let to = cells::targets(&stage, &cluster, &oracle::Family::ALL, &[Default::default()]);
+        cells::product(&cluster, &from, &to)
+    }
+
+    #[test]
+    fn clients_that_stick_to_an_endpoint_each_are_spread_only_together() {
+        let mut cells = two_cells();
+        assert_eq!(cells.len(), 2);
+        let stuck = |cell: &Cell, endpoint: usize| -> Vec<Try> {
+            let [Want::Endpoints { shares, .. }] = cell.expectation.outcomes.as_slice() else {
+                panic!("{}", cell.expectation);
+            };
+            let share = &shares[endpoint];
+            let outcome = Outcome::Answered {
+                identity: share.pod.clone().unwrap_or_default(),
+                peer: SocketAddr::new(cell.expectation.client_ips[0], 40_001),
+                local: SocketAddr::new(share.ip, share.port),
+            };
+            report(&vec![outcome; 40]).attempts
+        };
+        let seen = Seen {
+            tries: vec![stuck(&cells[0], 0), stuck(&cells[1], 1)],
+            broken_controls: Vec::new(),
+            controls: 0,
+        };
+        assert!(wrong(&cells, &seen, Proportions::PerService).is_empty());
+        let together = confirming_count(&cells);
+        for cell in &mut cells {
+            cell.alone = true;
+        }
+        let found = wrong(&cells, &seen, Proportions::PerService);
+        let kinds: Vec<MismatchKind> = found.iter().map(|wrong| wrong.mismatch.kind).collect();
+        assert_eq!(kinds, [MismatchKind::EndpointNeverChosen; 2]);
+        // Each has to see all endpoints by itself.
+        assert!(confirming_count(&cells) > together);
+    }
 
     fn report(outcomes: &[Outcome]) -> proto::ConnectReport {
         let attempts = outcomes.iter().map(|outcome| Try {

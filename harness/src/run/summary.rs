@@ -115,6 +115,9 @@ pub fn of(step: &Step) -> String {
         if state.running {
             parts.push("the candidate runs".to_owned());
         }
+        if state.cleaned_up {
+            parts.push("nothing is left after the cleanup".to_owned());
+        }
         if state.no_stale_udp {
             parts.push("no stale UDP conntrack entries".to_owned());
         }

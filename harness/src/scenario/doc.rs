@@ -105,6 +105,8 @@ pub enum Feature {
     NodePortAddresses,
     /// The candidate answers HTTP about its own health, at the port of `ready.http` in its manifest.
     Healthz,
+    /// The candidate has a command that removes all that it left in the kernel (`cleanupArgs` in its manifest).
+    Cleanup,
     /// The candidate can write rules for hundreds of Service ports at once in a user namespace, where no socket buffer may be larger than
     /// `net.core.wmem_max` says.
     LargeTransactions,
@@ -193,6 +195,9 @@ pub struct Pod {
     /// Shares the node's network namespace.
     #[serde(default)]
     pub host_network: bool,
+    /// MTU in bytes of its wire to the node, which its TCP does not believe: it asks for segments as large as the node's.
+    #[serde(default)]
+    pub mtu: Option<u32>,
     /// Whether the Pod is Ready from the start.
     #[serde(default = "yes")]
     pub ready: bool,
@@ -252,6 +257,10 @@ pub struct Client {
     pub name: String,
     /// `nodes` for a neighbour on the node network, or the name of an extra network.
     pub network: String,
+    /// A node by way of which it sends to the pods of all nodes. Replies from other nodes come straight back, so that this node sees one
+    /// direction of such connections only.
+    #[serde(default)]
+    pub through: Option<String>,
 }
 
 /// Settings of the candidate that a scenario depends on.
@@ -707,7 +716,7 @@ pub struct Fault {
     /// For `noopUpdates`: the kind whose objects are touched (`Service` and `EndpointSlice` by default). For `late`: the kind whose objects come
     /// late (`EndpointSlice` by default).
     pub kind: Option<String>,
-    /// For `address`: the address with its prefix length.
+    /// For `address` and `networkAddress`: the address with its prefix length.
     pub address: Option<String>,
 }
 
@@ -723,6 +732,8 @@ pub enum ProxyFault {
     Down,
     /// Started again after `down`.
     Start,
+    /// Its own command for that removes what it left in the kernel, after `down`.
+    Cleanup,
     /// SIGSTOP.
     Stop,
     /// SIGCONT.
@@ -741,6 +752,9 @@ pub enum NodeFault {
     ForeignTable,
     /// veth pairs and addresses come and go as fast as they can (until `end`).
     LinkChurn,
+    /// Every nftables table is replaced by an empty one of its name that the candidate may not change, so that every transaction of its
+    /// fails; gone with `end`.
+    SeizeTables,
     /// Every conntrack entry is removed.
     FlushConntrack,
     /// An address is added to the node's `lo` (removed with `end`).
@@ -749,6 +763,8 @@ pub enum NodeFault {
     ConntrackPressure,
     /// All ephemeral ports of the node but `free` are held by sockets (until `end`).
     ExhaustPorts,
+    /// An address is added to the node's interface on the node network, and everybody there knows it.
+    NetworkAddress,
 }
 
 /// Faults of the API server, as the candidate sees it.
@@ -830,6 +846,8 @@ pub struct State {
     pub no_stale_udp: bool,
     /// An HTTP request to the `healthCheckNodePort` of a Service, or to the candidate itself, on one node.
     pub http: Option<HttpCheck>,
+    /// After the fault `cleanup`: no rule, and no element that rules look up, says anything of a Service.
+    pub cleaned_up: bool,
     /// Remembers size of ruleset and open files per node under this name.
     pub baseline: Option<String>,
     /// The ruleset has as many elements as at the named baseline.

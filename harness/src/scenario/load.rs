@@ -413,6 +413,7 @@ impl Topology {
                 .map(|client| lab::ClientSpec {
                     name: client.name.clone(),
                     network: client.network.clone(),
+                    through: client.through.clone(),
                 })
                 .collect(),
         }
@@ -426,6 +427,7 @@ impl super::doc::Pod {
             name: self.name.clone(),
             node: self.node.clone(),
             host_network: self.host_network,
+            mtu: self.mtu,
         }
     }
 }

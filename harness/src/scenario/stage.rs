@@ -335,7 +335,7 @@ impl Stage {
         let nodes = self
             .nodes
             .iter()
-            .map(|node| self.oracle_node(node, zone_label(&objects, &node.name)))
+            .map(|node| self.oracle_node(node, node_called(&objects, &node.name)))
             .collect();
         let mut cluster = oracle::Cluster::from_objects(&objects, nodes)
             .map_err(|error| StageError::new("read the objects", error))?;
@@ -367,12 +367,15 @@ impl Stage {
         Ok(cluster)
     }
 
-    fn oracle_node(&self, node: &super::doc::Node, zone: Option<String>) -> oracle::Node {
+    fn oracle_node(&self, node: &super::doc::Node, object: Option<&Value>) -> oracle::Node {
         let Some(addresses) = self.plan.node(&node.name) else {
             return oracle::Node::default();
         };
-        let internal: Vec<IpAddr> = vec![addresses.ipv4.into(), addresses.ipv6.into()];
-        let mut all = internal.clone();
+        let planned: Vec<IpAddr> = vec![addresses.ipv4.into(), addresses.ipv6.into()];
+        // A scenario may have changed them. A Node that is gone has the addresses that its kernel has.
+        let internal = object.map(internal_ips).unwrap_or_else(|| planned.clone());
+        let mut all = planned;
+        all.extend(internal.iter().filter(|ip| !all.contains(ip)).copied().collect::<Vec<_>>());
         all.extend([
             IpAddr::V4(Ipv4Addr::LOCALHOST),
             IpAddr::V6(Ipv6Addr::LOCALHOST),
@@ -388,7 +391,7 @@ impl Stage {
             name: node.name.clone(),
             internal_ips: internal,
             all_ips: all,
-            zone,
+            zone: object.and_then(zone_label),
         }
     }
 
@@ -507,13 +510,29 @@ fn with_namespace(object: &Value) -> Value {
     object
 }
 
-/// The zone that the Node object is labelled with now; a scenario may have changed it.
-fn zone_label(objects: &[Value], node: &str) -> Option<String> {
+/// The Node object of that name.
+fn node_called<'a>(objects: &'a [Value], name: &str) -> Option<&'a Value> {
     objects
         .iter()
-        .find(|object| object["kind"] == "Node" && object["metadata"]["name"] == node)
-        .and_then(|object| object["metadata"]["labels"]["topology.kubernetes.io/zone"].as_str())
+        .find(|object| object["kind"] == "Node" && object["metadata"]["name"] == name)
+}
+
+/// The zone that the Node object is labelled with now; a scenario may have changed it.
+fn zone_label(node: &Value) -> Option<String> {
+    node["metadata"]["labels"]["topology.kubernetes.io/zone"]
+        .as_str()
         .map(str::to_owned)
+}
+
+/// The InternalIPs that the Node object has now.
+fn internal_ips(node: &Value) -> Vec<IpAddr> {
+    let addresses = node["status"]["addresses"].as_array();
+    addresses
+        .into_iter()
+        .flatten()
+        .filter(|address| address["type"] == "InternalIP")
+        .filter_map(|address| oracle::parse_ip(address["address"].as_str()?))
+        .collect()
 }
 
 /// Items of a list carry no `kind`; the oracle wants one.

@@ -274,7 +274,7 @@ fn same(one: &AxisValue, other: &AxisValue) -> bool {
 
 /// Whether the step can fail; a baseline only remembers.
 pub(super) fn asserts_state(state: &State) -> bool {
-    state.running || state.no_stale_udp || state.http.is_some() || state.like.is_some()
+    state.running || state.no_stale_udp || state.cleaned_up || state.http.is_some() || state.like.is_some()
 }
 
 /// The largest payload of a UDP datagram over IPv4.
@@ -320,6 +320,7 @@ fn check_fault(fault: &Fault, lasting: &mut BTreeSet<String>) -> Result<(), Stri
                     | NodeFault::Address
                     | NodeFault::ConntrackPressure
                     | NodeFault::ExhaustPorts
+                    | NodeFault::SeizeTables
             ),
         ),
         (None, None, Some(api)) => (
@@ -343,6 +344,10 @@ fn check_fault(fault: &Fault, lasting: &mut BTreeSet<String>) -> Result<(), Stri
     if fault.api.is_some() && fault.on.is_some() {
         return Err("a fault of the API concerns all nodes: leave out 'on'".into());
     }
+    let needs_address = matches!(
+        fault.node,
+        Some(NodeFault::Address | NodeFault::NetworkAddress)
+    );
     for (parameter, given, fits) in [
         (
             "delay",
@@ -382,15 +387,15 @@ fn check_fault(fault: &Fault, lasting: &mut BTreeSet<String>) -> Result<(), Stri
         (
             "address",
             fault.address.is_some(),
-            fault.node == Some(NodeFault::Address),
+            needs_address,
         ),
     ] {
         if given && !fits {
             return Err(format!("'{parameter}' is no parameter of this fault"));
         }
     }
-    if fault.node == Some(NodeFault::Address) && fault.address.is_none() {
-        return Err("the fault 'address' needs 'address', such as 192.0.2.1/32".into());
+    if needs_address && fault.address.is_none() {
+        return Err("this fault needs 'address', such as 192.0.2.1/32".into());
     }
     if [fault.times, fault.links, fault.entries].contains(&Some(0))
         || fault.delay.is_some_and(|delay| delay.0.is_zero())
@@ -433,6 +438,8 @@ fn check_proxy_fault(
         Some(ProxyFault::Start) => (None, Some("down")),
         Some(ProxyFault::Stop) => (Some("stop"), None),
         Some(ProxyFault::Continue) => (None, Some("stop")),
+        // What runs would make its rules again.
+        Some(ProxyFault::Cleanup) => (None, None),
         Some(ProxyFault::Restart | ProxyFault::Kill | ProxyFault::Starve) | None => return Ok(()),
     };
     let concerned: Vec<&str> = match &fault.on {
@@ -440,6 +447,11 @@ fn check_proxy_fault(
         None => nodes.iter().copied().collect(),
     };
     for node in concerned {
+        if fault.proxy == Some(ProxyFault::Cleanup) && !lasting.contains(&format!("down on {node}")) {
+            return Err(format!(
+                "'proxy: cleanup' without 'proxy: down' before it on {node}"
+            ));
+        }
         if let Some(begins) = begins {
             lasting.insert(format!("{begins} on {node}"));
         }

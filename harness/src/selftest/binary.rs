@@ -158,6 +158,9 @@ impl Binary {
                 .chain(arguments.iter().cloned())
                 .chain(rest)
                 .collect();
+            if let Some(cleanup) = &mut process.cleanup_args {
+                cleanup.splice(0..1, arguments.iter().cloned());
+            }
             // A mutant that does not get ready will not get ready later.
             if patience.is_some() {
                 process.ready.deadline = Some(Span::millis(10_000));

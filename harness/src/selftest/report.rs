@@ -194,22 +194,30 @@ pub struct ScenarioResult {
     pub mutants: Vec<String>,
     /// Whether the null candidate, which does nothing, fails it; asked only where no mutant does.
     pub null: Option<bool>,
+    /// Why none of its cases was run here, such as for want of SCTP in this kernel; then nothing is known about it.
+    pub skip: Option<String>,
     /// Why nothing fails it, where that is known (`scenarios/unkilled.yaml`).
     pub reason: Option<String>,
 }
 
 impl ScenarioResult {
-    /// Whether nothing fails it and nobody says why.
+    /// Whether nothing is known to fail it and nobody says why.
     pub fn is_unexplained(&self) -> bool {
-        self.mutants.is_empty() && self.null == Some(false) && self.reason.is_none()
+        self.mutants.is_empty()
+            && self.null != Some(true)
+            && self.skip.is_none()
+            && self.reason.is_none()
     }
 
     fn text(&self) -> String {
+        if let Some(skip) = &self.skip {
+            return format!("not run: {skip}");
+        }
         match (self.mutants.as_slice(), self.null, &self.reason) {
             ([], Some(true), _) => "null only".into(),
             ([], Some(false), Some(reason)) => format!("nothing: {reason}"),
             ([], Some(false), None) => "NOTHING".into(),
-            ([], None, _) => "not asked".into(),
+            ([], None, _) => "NOT ASKED".into(),
             (mutants, ..) => mutants.join(", "),
         }
     }
@@ -511,6 +519,7 @@ mod tests {
                     requirements: vec!["A-1".into()],
                     mutants: vec!["noticed".into()],
                     null: None,
+                    skip: None,
                     reason: None,
                 },
                 ScenarioResult {
@@ -518,6 +527,15 @@ mod tests {
                     requirements: vec!["A-2".into()],
                     mutants: Vec::new(),
                     null: Some(false),
+                    skip: None,
+                    reason: None,
+                },
+                ScenarioResult {
+                    scenario: "another-kernel".into(),
+                    requirements: vec!["A-2".into()],
+                    mutants: Vec::new(),
+                    null: None,
+                    skip: Some("this kernel has no SCTP sockets".into()),
                     reason: None,
                 },
             ]),

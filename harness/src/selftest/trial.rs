@@ -100,6 +100,17 @@ impl Plan {
         ranked.into_iter().map(|(_, job)| job).collect()
     }
 
+    /// Why none of a scenario's cases runs here, if that is so.
+    pub fn skip_of(&self, scenario: &str) -> Option<String> {
+        let mut skips = self
+            .planned
+            .iter()
+            .filter(|case| case.document.header.id == scenario)
+            .map(|case| case.skip.as_ref().map(|skip| skip.reason.clone()));
+        let first = skips.next()??;
+        skips.all(|skip| skip.is_some()).then_some(first)
+    }
+
     /// The cases of one scenario.
     pub fn of_scenario(&self, scenario: &str) -> Vec<(usize, Job)> {
         self.jobs(|case| case.document.header.id == scenario)

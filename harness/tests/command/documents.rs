@@ -152,6 +152,21 @@ const BREAKS: &[(&str, &str, &str)] = &[
         "  - fault: {proxy: starve}\n  - probe:",
     ),
     (
+        "a cleanup beside a proxy that runs",
+        "probe: {from: client, to: {service: web}, expect: model}",
+        "fault: {proxy: down, on: node1}\n  - fault: {proxy: cleanup}",
+    ),
+    (
+        "tables given back that nobody took",
+        "probe: {from: client, to: {service: web}, expect: model}",
+        "fault: {node: seizeTables, end: true}",
+    ),
+    (
+        "a node's new address that is missing",
+        "probe: {from: client, to: {service: web}, expect: model}",
+        "fault: {node: networkAddress, on: node1}",
+    ),
+    (
         "a loopback packet from no neighbour",
         "probe: {from: client, to: {service: web}, expect: model}",
         "inject: {packet: loopbackFromNeighbour, from: client, node: node1, port: 80}",

@@ -4,7 +4,10 @@ use std::{
     collections::{HashMap, HashSet},
     io,
     net::SocketAddr,
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -12,6 +15,7 @@ use std::{
 use super::{Fault, fault, memory::lock};
 use crate::{
     conntrack::{Conntrack, Removed, UdpFrontend, is_stale},
+    nft::Difference,
     ruleset::{Changes, Element},
     seams::Kernel,
 };
@@ -150,6 +154,31 @@ pub(super) fn all() -> Vec<Fault> {
                     let mut first = lock(&self.first);
                     let known = first.get_or_insert_with(|| stale.clone());
                     table.remove_stale(&only(stale, |frontend, serving| known.get(frontend) != Some(serving)))
+                }
+            }
+        },
+        fault! {
+            "stale-lost-with-failure": "UDP entries that became stale with a transaction that failed stay, whatever succeeds later.";
+            bugs ["kubernetes/kubernetes#112604", "bug:U8"];
+            violates ["UDP-1", "CP-8"];
+            remembers { failed: AtomicBool }
+            does {
+                fn adopt(
+                    &self,
+                    kernel: &mut dyn Kernel,
+                    elements: &dyn Fn() -> Vec<Element>,
+                ) -> io::Result<Option<Difference>> {
+                    let outcome = kernel.adopt(elements);
+                    if outcome.is_err() {
+                        self.failed.store(true, Ordering::Relaxed);
+                    }
+                    outcome
+                }
+                fn remove_stale(&self, table: &mut Conntrack, stale: &Stale) -> io::Result<Removed> {
+                    if self.failed.swap(false, Ordering::Relaxed) {
+                        return Ok(Removed::default());
+                    }
+                    table.remove_stale(stale)
                 }
             }
         },

@@ -18,8 +18,8 @@ use super::{
 use crate::{
     engine::{Event, Feed},
     objects::{
-        EndpointConditions, EndpointSliceObject, PortSpec, ServiceObject, ServiceSpec,
-        SliceEndpoint,
+        EndpointConditions, EndpointSliceObject, NodeObject, NodeSpec, NodeStatus, PortSpec,
+        ServiceObject, ServiceSpec, SliceEndpoint,
     },
 };
 
@@ -745,6 +745,30 @@ pub(super) fn all() -> Vec<Fault> {
                         }
                         other => Some(other),
                     }
+                }
+            }
+        },
+        fault! {
+            "node-addresses-frozen": "The node keeps the addresses that its Node object had at first.";
+            bugs ["kubernetes/kubernetes#138183", "bug:R17"];
+            violates ["CP-13"];
+            remembers { first: First<(), Option<NodeStatus>> }
+            does {
+                fn node_object(&self, node: &mut NodeObject) {
+                    node.status = self.first.of((), node.status.take());
+                }
+            }
+        },
+        fault! {
+            "pod-ranges-frozen": "The node keeps the ranges of pods that its Node object had at first.";
+            bugs ["kubernetes/kubernetes#111321", "kubernetes/kubernetes#112739", "bug:H7"];
+            violates ["CP-13", "TP-6"];
+            remembers { first: First<(), Option<NodeSpec>> }
+            does {
+                fn node_object(&self, node: &mut NodeObject) {
+                    let taints = node.spec.as_ref().and_then(|spec| spec.taints.clone());
+                    let first = self.first.of((), node.spec.take());
+                    node.spec = first.map(|spec| NodeSpec { taints, ..spec });
                 }
             }
         },

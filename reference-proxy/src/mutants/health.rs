@@ -124,10 +124,23 @@ pub(super) fn all() -> Vec<Fault> {
         fault! {
             "healthz-always-200": "The proxy's own /healthz says 200 whatever happens, also on a node that is going away.";
             bugs ["kubernetes/kubernetes#115825", "KEP-3836", "bug:G10"];
-            violates ["HC-6"];
+            violates ["HC-6", "HC-5"];
             does {
                 fn answer(&self, asked: Asked, response: &mut Response<String>) {
                     if asked == Asked::Node && response.status() == StatusCode::SERVICE_UNAVAILABLE {
+                        *response.status_mut() = StatusCode::OK;
+                    }
+                }
+            }
+        },
+        fault! {
+            "healthz-ignores-failures": "The proxy's own /healthz says 200 while it cannot program the kernel.";
+            bugs ["kube-router@aba49a98", "bug:R16"];
+            violates ["HC-5"];
+            does {
+                fn answer(&self, asked: Asked, response: &mut Response<String>) {
+                    // The body speaks of the rules alone, the status code of the node too.
+                    if asked == Asked::Node && response.body().contains(r#""healthy":false"#) {
                         *response.status_mut() = StatusCode::OK;
                     }
                 }

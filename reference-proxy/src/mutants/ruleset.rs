@@ -153,6 +153,18 @@ pub(super) fn all() -> Vec<Fault> {
             }
         },
         fault! {
+            "held-address-not-masqueraded": "A process of the node that sends from a Service's external address, which the node holds, is not masqueraded.";
+            bugs ["kubernetes/kubernetes#77523", "bug:P1"];
+            violates ["TP-6"];
+            does {
+                fn layout(&self) -> Layout {
+                    with_rules(|chain| {
+                        without(chain, Chain::Masquerading, |rule| rule.0.contains(&Statement::IsFromNode))
+                    })
+                }
+            }
+        },
+        fault! {
             "invalid-not-dropped": "Segments outside the window pass untranslated.";
             bugs ["kubernetes/kubernetes#74839", "kubernetes/kubernetes#117924", "kpng@6cbd223", "bug:T1", "bug:T2"];
             violates ["TCP-2"];

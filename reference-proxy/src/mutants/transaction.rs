@@ -275,5 +275,15 @@ pub(super) fn all() -> Vec<Fault> {
                 }
             }
         },
+        fault! {
+            "cleanup-leaves-rules": "The cleanup removes nothing.";
+            bugs ["kubernetes/kubernetes#102314", "kubernetes/kubernetes#119265", "bug:R9"];
+            violates ["CP-17"];
+            does {
+                fn clean_up(&self, _kernel: &mut dyn Kernel) -> io::Result<()> {
+                    Ok(())
+                }
+            }
+        },
     ]
 }

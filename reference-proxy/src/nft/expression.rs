@@ -36,6 +36,13 @@ const CT_STATE_NEW: u32 = 8;
 const IPS_CONFIRMED: u32 = 1 << 3;
 const IPS_DST_NAT: u32 = 1 << 5;
 
+const NFTA_FIB_DREG: u16 = 1;
+const NFTA_FIB_RESULT: u16 = 2;
+const NFTA_FIB_FLAGS: u16 = 3;
+const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
+const NFTA_FIB_F_SADDR: u32 = 1;
+const RTN_LOCAL: u32 = 2;
+
 const NFTA_NG_DREG: u16 = 1;
 const NFTA_NG_MODULUS: u16 = 2;
 const NFTA_NG_TYPE: u16 = 3;
@@ -268,6 +275,17 @@ fn push_statement(out: &mut Vec<Expression>, statement: &Statement) {
         Statement::IsTranslated => {
             out.push(ct(NFT_CT_STATUS, register(0), false));
             any_bit(out, IPS_DST_NAT);
+        }
+        Statement::IsFromNode => {
+            out.push(other(
+                "fib",
+                vec![
+                    be32(NFTA_FIB_DREG, register(0).into()),
+                    be32(NFTA_FIB_RESULT, NFT_FIB_RESULT_ADDRTYPE),
+                    be32(NFTA_FIB_FLAGS, NFTA_FIB_F_SADDR),
+                ],
+            ));
+            out.push(compare(RTN_LOCAL.to_ne_bytes().to_vec(), Operator::Equal));
         }
         Statement::In(fields, set) => {
             load_all(out, fields);

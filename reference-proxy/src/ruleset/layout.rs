@@ -122,6 +122,8 @@ pub fn rules(chain: Chain) -> Vec<Rule> {
                     In(vec![Field::Source(f)], set(SetKind::LocalSources, f)),
                     Return,
                 ],
+                // An address of a Service that the node holds: its own processes send from it, and replies to it would go astray.
+                vec![IsFromNode, Masquerade],
                 vec![
                     In(
                         vec![Field::OriginalDestination(f)],

@@ -41,6 +41,8 @@ pub enum Statement {
     IsInvalid,
     /// The connection's destination was translated, by whomever.
     IsTranslated,
+    /// The source address is one that this node holds, on whatever interface.
+    IsFromNode,
     /// The fields are in the set.
     In(Vec<Field>, SetId),
     /// The fields are not in the set.

@@ -249,6 +249,7 @@ pub fn rule_text(rule: &Rule) -> String {
             Statement::IsNew => "ct state new ct status ! confirmed".into(),
             Statement::IsInvalid => "ct state invalid".into(),
             Statement::IsTranslated => "ct status dnat".into(),
+            Statement::IsFromNode => "fib saddr type local".into(),
             Statement::In(fields, set) => format!("{} @{set}", fields_text(fields)),
             Statement::NotIn(fields, set) => format!("{} != @{set}", fields_text(fields)),
             Statement::Dispatch(fields, set) => format!("{} vmap @{set}", fields_text(fields)),

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -105,6 +106,7 @@ impl Init {
                 .map(done),
             Command::AddPods { pods } => self.add_pods(pods, &fds).map(done),
             Command::RemovePod { name } => self.remove_pod(&name).map(done),
+            Command::AddAddress { node, addr } => self.add_address(&node, addr).map(done),
             Command::Listen { who, addr } => self
                 .listen(&who, addr)
                 .map(|socket| (Reply::Socket, Some(socket))),
@@ -242,6 +244,18 @@ impl Init {
             self.nets
                 .delete_link(&pod.node, blueprint::node_end(&pod))?;
             self.nets.remove(name);
+        }
+        Ok(())
+    }
+
+    fn add_address(&mut self, node: &str, addr: IpNet) -> Result<(), Fault> {
+        let plan = self.built.as_ref().map(|built| &built.plan);
+        let (Some(plan), Some(node)) = (plan, plan.and_then(|plan| plan.node(node))) else {
+            return Err(Fault::no_such_place(node));
+        };
+        for (place, step) in blueprint::another_address(plan, node, addr) {
+            self.nets.set_up(&place, std::slice::from_ref(&step))?;
+            self.nets.await_ready(&place, &[step])?;
         }
         Ok(())
     }

@@ -94,6 +94,7 @@ const ALWAYS: &[&str] = &[
     "SVC-LB-4",
     "SVC-LB-7",
     "SVC-LB-8",
+    "SVC-NP-10",
     "SVC-NP-4",
     "SVC-NP-5",
     "TP-14",
@@ -221,6 +222,7 @@ fn destinations(world: &World, model: &Model, tape: &mut Tape) -> BTreeSet<Desti
 const RULES: &[&str] = &[
     "AFF-1",
     "DIST-1",
+    "EP-16",
     "EP-2",
     "EP-3",
     "EP-5",
@@ -254,6 +256,7 @@ const RULES: &[&str] = &[
     "SVC-LB-7",
     "SVC-LB-8",
     "SVC-NP-1",
+    "SVC-NP-10",
     "SVC-NP-2",
     "SVC-NP-3",
     "SVC-NP-4",

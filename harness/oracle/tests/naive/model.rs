@@ -368,8 +368,36 @@ impl<'a> Model<'a> {
         there: &str,
         answer: &mut Answer,
     ) {
-        let service = &self.world.services[claim.service];
         let endpoints = self.endpoints(claim, answer);
+        // The same without those whose copies contradict each other, if there are such.
+        let fewer: Vec<Endpoint> = endpoints
+            .iter()
+            .filter(|endpoint| !(endpoint.class == 1 && endpoint.useless_copy))
+            .cloned()
+            .collect();
+        self.look_up_among(&endpoints, claim, client, own, here, there, answer);
+        if fewer.len() < endpoints.len() {
+            let one = answer.verdicts.clone();
+            self.look_up_among(&fewer, claim, client, own, here, there, answer);
+            if answer.verdicts != one {
+                answer.rules.insert("EP-16");
+            }
+            answer.one_way = false;
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a table has many columns")]
+    fn look_up_among(
+        &self,
+        endpoints: &[Endpoint],
+        claim: &Claim,
+        client: Client,
+        own: &[IpAddr],
+        here: &str,
+        there: &str,
+        answer: &mut Answer,
+    ) {
+        let service = &self.world.services[claim.service];
         let field = if claim.kind == ClusterIp {
             "internalTrafficPolicy"
         } else {
@@ -381,7 +409,7 @@ impl<'a> Model<'a> {
             Cluster
         };
         let local_to = if claim.kind == NodePort { there } else { here };
-        let local = local(&endpoints, local_to);
+        let local = local(endpoints, local_to);
         let usable = endpoints.iter().any(|ep| ep.class > 0);
         let fits = |is: Is, some: bool| match is {
             Is::Some => some,
@@ -403,14 +431,14 @@ impl<'a> Model<'a> {
         let (mut spread, mut local) = (BTreeSet::new(), None);
         for then in rows[0].then {
             let (chosen, kept) = match then {
-                Then::All => (self.all(&endpoints, here, answer), false),
-                Then::AllKept => (self.all(&endpoints, here, answer), true),
-                Then::AllThere => (self.all(&endpoints, there, answer), false),
+                Then::All => (self.all(endpoints, here, answer), false),
+                Then::AllKept => (self.all(endpoints, here, answer), true),
+                Then::AllThere => (self.all(endpoints, there, answer), false),
                 Then::Here | Then::HereKept => {
-                    (local_of(&endpoints, here, answer), *then == Then::HereKept)
+                    (local_of(endpoints, here, answer), *then == Then::HereKept)
                 }
                 Then::There | Then::ThereKept => (
-                    local_of(&endpoints, there, answer),
+                    local_of(endpoints, there, answer),
                     *then == Then::ThereKept,
                 ),
                 Then::Refuse => {
@@ -653,6 +681,7 @@ impl<'a> Model<'a> {
                         ip,
                         port,
                         class: class(&entry["conditions"], answer),
+                        useless_copy: false,
                         node: entry["nodeName"].as_str().map(str::to_owned),
                         hints: entry["hints"].clone(),
                     };
@@ -660,9 +689,12 @@ impl<'a> Model<'a> {
                     if known.class != endpoint.class {
                         answer.rules.insert("EP-5");
                     }
+                    let useless =
+                        known.useless_copy || known.class == 0 || endpoint.class == 0;
                     if known.class < endpoint.class {
                         *known = endpoint;
                     }
+                    known.useless_copy = useless;
                 }
             }
         }
@@ -687,6 +719,8 @@ struct Endpoint {
     port: u16,
     /// 2 ready, 1 serving while it terminates, 0 of no use.
     class: u8,
+    /// Some copy of it is of no use.
+    useless_copy: bool,
     node: Option<String>,
     hints: Value,
 }
@@ -931,10 +965,19 @@ fn claim_all(world: &World, index: usize, service: &Value, claims: &mut Vec<Clai
             let all = node.internal.iter().chain(&node.further).chain(&loopback);
             for ip in all.copied().filter(|ip| has(*ip)) {
                 let told = world.nodeport_addresses.as_ref();
+                // A list without a range of the family says nothing about it.
+                let told = told.map(|list| {
+                    let own = list.iter().filter(|range| range.contains(':') == ip.is_ipv6());
+                    own.collect::<Vec<_>>()
+                });
+                let unsaid = told.as_ref().is_some_and(Vec::is_empty);
+                let told = told.filter(|list| !list.is_empty());
                 let chosen = told.map(|list| list.iter().any(|range| inside(range, ip)));
                 let not = not.or((chosen == Some(false)).then_some("SVC-NP-3"));
                 let choice = if ip.is_loopback() {
                     Some("SVC-NP-5")
+                } else if unsaid {
+                    Some("SVC-NP-10")
                 } else if chosen.is_none() && !node.internal.contains(&ip) {
                     Some("SVC-NP-4")
                 } else {

@@ -1,4 +1,5 @@
-//! Tables of somebody else: made and removed to see whether a proxy respects them; and the flush that respects nobody.
+//! Tables of somebody else: made and removed to see whether a proxy respects them; the flush that respects nobody; and tables that are
+//! kept from everybody, so that a proxy cannot program the kernel.
 
 use std::io;
 
@@ -7,12 +8,14 @@ use netlink_packet_core::{DefaultNla, NLM_F_CREATE};
 
 use super::{
     Message, NFNL_SUBSYS_NFTABLES, Netlink, nest, netfilter_kind, netfilter_payload, number, text,
+    text_of,
 };
 
 const NFPROTO_UNSPEC: u8 = 0;
 const NFPROTO_INET: u8 = 1;
 
 const NEWTABLE: u8 = 0;
+const GETTABLE: u8 = 1;
 const DELTABLE: u8 = 2;
 const NEWCHAIN: u8 = 3;
 const NEWRULE: u8 = 6;
@@ -22,6 +25,8 @@ const NEWSETELEM: u8 = 12;
 const NF_INET_FORWARD: u32 = 2;
 const NF_ACCEPT: u32 = 1;
 const NFT_SET_MAP: u32 = 8;
+/// Only the socket that made the table may change it (Linux 5.12).
+const NFT_TABLE_F_OWNER: u32 = 2;
 // Datatype numbers of nft, which only it gives a meaning to.
 const TYPE_IPADDR: u32 = 7;
 const TYPE_INET_SERVICE: u32 = 13;
@@ -44,6 +49,80 @@ pub(crate) fn flush_ruleset() -> anyhow::Result<()> {
     open()?
         .transaction(&[message(DELTABLE, NFPROTO_UNSPEC, &[])])
         .context("the ruleset cannot be flushed")
+}
+
+/// Tables that belong to this socket. They are gone when it is closed.
+pub(crate) struct Seized {
+    netlink: Netlink,
+    /// Family and name.
+    tables: Vec<(u8, String)>,
+}
+
+/// How often tables that came or went between the look and the transaction are looked at again.
+const TRIES: usize = 20;
+
+/// Replaces every table by an empty one that only the returned value may change.
+pub(crate) fn seize() -> anyhow::Result<Seized> {
+    let mut netlink = open()?;
+    for _ in 0..TRIES {
+        let tables = tables(&mut netlink)?;
+        let messages: Vec<Message> = tables
+            .iter()
+            .flat_map(|(family, name)| {
+                [
+                    message(DELTABLE, *family, &[text(1, name)]),
+                    message(
+                        NEWTABLE,
+                        *family,
+                        &[text(1, name), number(2, NFT_TABLE_F_OWNER)],
+                    ),
+                ]
+            })
+            .collect();
+        match netlink.transaction(&messages) {
+            Ok(()) => return Ok(Seized { netlink, tables }),
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
+            Err(e) => return Err(e).context("the tables cannot be seized"),
+        }
+    }
+    anyhow::bail!("the tables come and go too fast to be seized")
+}
+
+impl Seized {
+    /// Removes the tables, as whoever owned them before has to notice.
+    pub fn release(mut self) -> anyhow::Result<()> {
+        let there = tables(&mut self.netlink)?;
+        for table in &self.tables {
+            anyhow::ensure!(
+                there.contains(table),
+                "table {} was seized and is gone",
+                table.1
+            );
+        }
+        let messages: Vec<Message> = self
+            .tables
+            .iter()
+            .map(|(family, name)| message(DELTABLE, *family, &[text(1, name)]))
+            .collect();
+        self.netlink
+            .transaction(&messages)
+            .context("the seized tables cannot be removed")
+    }
+}
+
+/// Family and name of every table.
+fn tables(netlink: &mut Netlink) -> anyhow::Result<Vec<(u8, String)>> {
+    let kind = netfilter_kind(NFNL_SUBSYS_NFTABLES, GETTABLE);
+    let (found, _) = netlink
+        .dump_all(kind, &netfilter_payload(NFPROTO_UNSPEC, &[]))
+        .context("nftables cannot be read")?;
+    Ok(found
+        .into_iter()
+        .filter_map(|(_, payload)| {
+            let family = *payload.first()?;
+            Some((family, text_of(payload.get(4..)?, 1)?))
+        })
+        .collect())
 }
 
 /// Makes or removes a table that counts forwarded packets and lets them pass.

@@ -45,6 +45,7 @@ pub fn all() -> Vec<Trial> {
         case("a_capture_keeps_the_newest_packets", capture_bounded),
         case("conntrack_is_read_and_flushed", conntrack),
         case("the_ruleset_is_read_without_nft", ruleset),
+        case("tables_are_kept_from_everybody", seized_tables),
         case("churn_interrupts_dumps_and_leaves_nothing", churn),
         case("quiet_links_interrupt_no_dump", no_churn),
         case("conntrack_is_filled_with_flows_of_nobody", pressure),
@@ -1173,6 +1174,25 @@ async fn held_ports(world: World) {
         "that holds nothing"
     );
     assert_eq!(world.client.sysctl_read(range).await.unwrap(), before);
+}
+
+async fn seized_tables(world: World) {
+    let agent = &world.server;
+    agent.ruleset_flush().await.unwrap();
+    agent.release_tables().await.unwrap_err();
+    agent.foreign_table("mine", true).await.unwrap();
+    agent.seize_tables().await.unwrap();
+    // They are empty, and nobody else can change or remove them.
+    let seized = "table inet mine {\n  flags owner\n}\n";
+    assert_eq!(agent.dump(DumpKind::Ruleset).await.unwrap(), seized);
+    agent.foreign_table("mine", true).await.unwrap_err();
+    agent.foreign_table("mine", false).await.unwrap_err();
+    assert_eq!(agent.dump(DumpKind::Ruleset).await.unwrap(), seized);
+    agent.seize_tables().await.unwrap_err();
+    agent.release_tables().await.unwrap();
+    assert_eq!(agent.dump(DumpKind::Ruleset).await.unwrap(), "");
+    agent.foreign_table("mine", true).await.unwrap();
+    agent.foreign_table("mine", false).await.unwrap();
 }
 
 async fn churn(world: World) {

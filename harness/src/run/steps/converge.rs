@@ -18,7 +18,7 @@ use reports::event::Failure;
 use super::super::{
     attempt::{Attempt, Stop},
     cells::Cell,
-    round::{self, Proportions, Shape},
+    round::{self, Proportions, Shape, What},
     sweep,
 };
 use crate::scenario::doc::{Converge, Feature};
@@ -45,7 +45,7 @@ impl Attempt<'_> {
             count: 1,
             patience_ms: QUICK_MS,
             silence_ms: QUICK_MS,
-            controls: false,
+            what: What::Cells,
             ..Shape::default()
         };
         let mut confirm = Shape {
@@ -93,9 +93,7 @@ impl Attempt<'_> {
             }
             self.still_runs()?;
             if now() > until {
-                // Is it the candidate? The direct paths say.
-                let controls = self.round(&cells, &Shape::default()).await?;
-                self.controls_must_work(&controls)?;
+                self.direct_paths_must_work(&cells).await?;
                 self.findings
                     .note(format!("not converged within {}", step.deadline));
                 self.record(wrong);
@@ -140,7 +138,7 @@ impl Attempt<'_> {
         let mut shape = Shape {
             patience_ms: QUICK_MS,
             silence_ms: SWEEP_SILENCE_MS,
-            controls: false,
+            what: What::Cells,
             ..Shape::default()
         };
         let mut pause = Duration::from_millis(1);
@@ -160,8 +158,7 @@ impl Attempt<'_> {
             shape.patience_ms = (shape.patience_ms * 3 / 2).min(LESS_QUICK_MS);
             self.still_runs()?;
             if now() > until {
-                let controls = self.round(&cells, &Shape::default()).await?;
-                self.controls_must_work(&controls)?;
+                self.direct_paths_must_work(&cells).await?;
                 self.findings
                     .note(format!("the sweep is not right within {}", step.deadline));
                 for wrong in wrong {

@@ -77,6 +77,13 @@ fn no_effect(which: Which, value: f64) -> String {
     )
 }
 
+fn address(fault: &Fault) -> Result<&str, Stop> {
+    fault
+        .address
+        .as_deref()
+        .ok_or_else(|| Stop::infra("the fault needs an address"))
+}
+
 impl Attempt<'_> {
     pub(in crate::run) async fn fault(&mut self, fault: &Fault) -> Result<(), Stop> {
         let nodes: Vec<String> = match &fault.on {
@@ -220,6 +227,10 @@ impl Attempt<'_> {
                 self.cluster.restart_candidate(nodes).await?;
                 (self.pids_on(nodes).len() - before.len(), nodes.len())
             }
+            ProxyFault::Cleanup => {
+                self.cluster.clean_up(nodes).await?;
+                (nodes.len(), nodes.len())
+            }
             ProxyFault::Stop => {
                 self.cluster
                     .signal_candidate(nodes, Signal::SIGSTOP)
@@ -272,17 +283,7 @@ impl Attempt<'_> {
         let candidate_runs = self.candidate_runs();
         match fault {
             NodeFault::FlushRuleset => {
-                let rules = agent.dump(DumpKind::Ruleset).await?;
-                let tables = rules
-                    .lines()
-                    .filter(|line| line.starts_with("table "))
-                    .count();
-                if candidate_runs && tables == 0 {
-                    return Err(Stop::infra(format!(
-                        "{}; a candidate without netfilter state declares the feature netfilterRules unsupported",
-                        no_effect(which, 0.0)
-                    )));
-                }
+                let tables = self.tables(node, which).await?;
                 agent.ruleset_flush().await?;
                 self.took(which, tables as f64, tables > 0, candidate_runs)
             }
@@ -292,6 +293,15 @@ impl Attempt<'_> {
                 self.pressed.remove(node);
                 // Without rules that track connections there are none, whoever talks.
                 self.took(which, entries as f64, entries > 0, candidate_runs)
+            }
+            NodeFault::SeizeTables if spec.end => {
+                agent.release_tables().await?;
+                Ok(())
+            }
+            NodeFault::SeizeTables => {
+                let tables = self.tables(node, which).await?;
+                agent.seize_tables().await?;
+                self.took(which, tables as f64, tables > 0, candidate_runs)
             }
             NodeFault::ForeignTable => {
                 if spec.end {
@@ -310,16 +320,19 @@ impl Attempt<'_> {
                 let there = has_foreign_table(&agent.dump(DumpKind::Ruleset).await?);
                 self.took(which, f64::from(there), there, true)
             }
-            NodeFault::Address => {
-                let address = spec
-                    .address
-                    .clone()
-                    .ok_or_else(|| Stop::infra("fault 'address' needs an address"))?;
-                if spec.end {
-                    agent.address_del("lo", &address).await?;
-                    return Ok(());
+            NodeFault::Address if spec.end => {
+                agent.address_del("lo", address(spec)?).await?;
+                Ok(())
+            }
+            NodeFault::Address | NodeFault::NetworkAddress => {
+                let address = address(spec)?;
+                if fault == NodeFault::Address {
+                    agent.address_add("lo", address).await?;
+                } else {
+                    let address = address.parse().map_err(Stop::infra)?;
+                    let added = self.cluster.world().add_address(node, address).await;
+                    added.map_err(Stop::infra)?;
                 }
-                agent.address_add("lo", &address).await?;
                 let bare = address.split('/').next().unwrap_or_default();
                 let listed = agent.dump(DumpKind::Addresses).await?;
                 let there = listed
@@ -394,6 +407,22 @@ impl Attempt<'_> {
                 self.took(which, f64::from(ports.held), enough, true)
             }
         }
+    }
+
+    /// How many tables there are. What is done to tables proves something only where the candidate has some.
+    async fn tables(&self, node: &str, which: Which) -> Result<usize, Stop> {
+        let rules = self.cluster.agent(node)?.dump(DumpKind::Ruleset).await?;
+        let tables = rules
+            .lines()
+            .filter(|line| line.starts_with("table "))
+            .count();
+        if self.candidate_runs() && tables == 0 {
+            return Err(Stop::infra(format!(
+                "{}; a candidate without netfilter state declares the feature netfilterRules unsupported",
+                no_effect(which, 0.0)
+            )));
+        }
+        Ok(tables)
     }
 
     /// Whether there is a process that faults could meet; the null candidate has none.

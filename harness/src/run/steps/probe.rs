@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use super::super::{
     attempt::{Attempt, Stop},
     cells::{self, Cell},
-    round::{self, PATIENCE_MS, Proportions, SILENCE_MS, Seen, Shape, Wrong},
+    round::{self, PATIENCE_MS, Proportions, SILENCE_MS, Seen, Shape, What, Wrong},
 };
 use crate::scenario::doc::{ClientAddress, Expect, OneOrMany, Probe, Target};
 
@@ -39,7 +39,7 @@ impl Attempt<'_> {
             back_to_back: step.back_to_back,
             patience_ms: timeout.unwrap_or(PATIENCE_MS),
             silence_ms: timeout.unwrap_or(SILENCE_MS),
-            controls: true,
+            what: What::CellsAndControls,
         };
         let seen = self.round(&cells, &shape).await?;
         self.count_checks(&cells);
@@ -75,7 +75,12 @@ impl Attempt<'_> {
             &cells::families(&self.case.key.axes),
             to.as_slice(),
         );
-        let cells = cells::product(&model, &from, &to);
+        let mut cells = cells::product(&model, &from, &to);
+        for cell in &mut cells {
+            let service = cell.to.frontend.as_ref().map(|frontend| &frontend.service);
+            cell.alone = cell.expectation.affinity.is_none()
+                && service.is_some_and(|service| self.former.had_affinity(service));
+        }
         if cells.is_empty() {
             return Err(Stop::infra(
                 "the step probes nothing: no source exists, or no frontend fits its destination",

@@ -49,6 +49,9 @@ impl Attempt<'_> {
         if step.no_stale_udp {
             self.no_stale_udp().await?;
         }
+        if step.cleaned_up {
+            self.cleaned_up().await?;
+        }
         if let Some(check) = &step.http {
             self.http(check).await?;
         }
