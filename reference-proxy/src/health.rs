@@ -188,8 +188,8 @@ impl HealthState {
         let older = |since: Option<Instant>, limit| {
             since.is_some_and(|since| now.saturating_duration_since(since) >= limit)
         };
-        let late = older(facts.oldest_queued, self.shared.timeout)
-            || older(facts.failing_since, FAILING);
+        let late =
+            older(facts.oldest_queued, self.shared.timeout) || older(facts.failing_since, FAILING);
         Look {
             late,
             last_synced: facts.last_synced,

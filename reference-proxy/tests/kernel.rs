@@ -426,7 +426,11 @@ fn flipping_endpoints() -> io::Result<()> {
     })?;
     ensure(
         lost.is_empty(),
-        format!("{} of {asked} connections: {}", lost.len(), lost[0..1.min(lost.len())].join("")),
+        format!(
+            "{} of {asked} connections: {}",
+            lost.len(),
+            lost[0..1.min(lost.len())].join("")
+        ),
     )?;
     table.delete()
 }

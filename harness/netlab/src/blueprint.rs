@@ -656,7 +656,11 @@ pub(crate) fn pod(plan: &Plan, pod: &PodAddresses) -> Option<PodBlueprint> {
 }
 
 /// What one more address of a node on the node network needs: the address, and everybody else there to know whose it is.
-pub(crate) fn another_address(plan: &Plan, node: &NodeAddresses, addr: IpNet) -> Vec<(String, Step)> {
+pub(crate) fn another_address(
+    plan: &Plan,
+    node: &NodeAddresses,
+    addr: IpNet,
+) -> Vec<(String, Step)> {
     let (fabric, router) = ("fabric".to_owned(), "router".to_owned());
     let nodes = plan.nodes().iter().map(|node| node.name.clone());
     let clients = plan

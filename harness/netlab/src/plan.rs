@@ -116,7 +116,9 @@ pub enum PlanError {
     #[error("the outside mtu is {0}, want 1280 to 65535")]
     BadMtu(u32),
     /// Wider than the wires behind it, a pod's wire would change nothing.
-    #[error("the mtu of pod {pod:?} is {mtu}, want 1280 to 1500 on a pod with a network of its own")]
+    #[error(
+        "the mtu of pod {pod:?} is {mtu}, want 1280 to 1500 on a pod with a network of its own"
+    )]
     BadPodMtu {
         /// The pod.
         pod: String,

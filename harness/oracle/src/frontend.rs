@@ -110,7 +110,11 @@ pub(crate) fn nodeport_address(cluster: &Cluster, node: &Node, ip: IpAddr) -> No
     let family = Family::of(ip);
     match &cluster.nodeport_addresses {
         Some(ranges) if ranges.iter().any(|range| range.contains(&ip)) => NodePortAddress::Must,
-        Some(ranges) if ranges.iter().any(|range| Family::of(range.addr()) == family) => {
+        Some(ranges)
+            if ranges
+                .iter()
+                .any(|range| Family::of(range.addr()) == family) =>
+        {
             NodePortAddress::MustNot
         }
         // For some a list without a range of the family is no list for it, for others an empty one.

@@ -806,8 +806,10 @@ fn node_port_addresses() {
     );
     let frontends = oracle::frontends(&cluster);
     assert!(
-        frontends.iter().all(|frontend| frontend.family == oracle::Family::Ipv4
-            || frontend.kind != oracle::FrontendKind::NodePort),
+        frontends
+            .iter()
+            .all(|frontend| frontend.family == oracle::Family::Ipv4
+                || frontend.kind != oracle::FrontendKind::NodePort),
         "{frontends:?}"
     );
     let why = expect(&cluster, &pod("a2"), &tcp("fd00:89::b", 30080)).requirements;

@@ -371,9 +371,7 @@ impl Candidate {
                     Feature::NodePortAddresses if !args => {
                         Some("the manifest has no nodeportAddressesArgs".into())
                     }
-                    Feature::Cleanup if !cleanup => {
-                        Some("the manifest has no cleanupArgs".into())
-                    }
+                    Feature::Cleanup if !cleanup => Some("the manifest has no cleanupArgs".into()),
                     Feature::Healthz if !healthz => {
                         Some("the manifest has no ready.http to ask".into())
                     }

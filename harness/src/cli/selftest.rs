@@ -420,7 +420,12 @@ mod tests {
 
     #[test]
     fn a_wrong_name_is_told_its_neighbours_and_not_all() {
-        let names = ["no-hairpin", "no-reject", "stale-kept-at-node-ports", "stale-kept-forever"];
+        let names = [
+            "no-hairpin",
+            "no-reject",
+            "stale-kept-at-node-ports",
+            "stale-kept-forever",
+        ];
         let advice = |unknown| advice(unknown, names.into_iter());
         assert_eq!(
             advice("no-hairpins"),

@@ -100,9 +100,16 @@ impl Attempt<'_> {
             let agent = self.cluster.agent(&node.name)?;
             let ruleset = agent.dump(DumpKind::Ruleset).await?;
             let lines = remains::remains(&ruleset, &gone).ok_or_else(|| {
-                Stop::infra(format!("the ruleset of {} changed while it was read", node.name))
+                Stop::infra(format!(
+                    "the ruleset of {} changed while it was read",
+                    node.name
+                ))
             })?;
-            left.extend(lines.into_iter().map(|line| format!("{}: {line}", node.name)));
+            left.extend(
+                lines
+                    .into_iter()
+                    .map(|line| format!("{}: {line}", node.name)),
+            );
         }
         if !left.is_empty() {
             let some: Vec<&str> = left.iter().take(3).map(String::as_str).collect();

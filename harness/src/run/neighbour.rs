@@ -134,7 +134,9 @@ fn taken(answers: &[Option<String>]) -> Result<Option<&str>, String> {
     match answers {
         [Some(answer), _] if !answer.starts_with("RST") => Ok(Some(answer)),
         [_, Some(_)] => Ok(None),
-        [_, None] => Err("the same packet to the node's own address was not answered either".into()),
+        [_, None] => {
+            Err("the same packet to the node's own address was not answered either".into())
+        }
         _ => Err(format!("{} answers to two packets", answers.len())),
     }
 }

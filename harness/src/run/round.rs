@@ -490,7 +490,12 @@ steps:
         let cluster = stage.oracle().unwrap();
         let clients = OneOrMany::Many(vec!["client-1".into(), "client-2".into()]);
         let from = cells::sources(&stage, &clients);
-        let to = cells::targets(&stage, &cluster, &oracle::Family::ALL, &[Default::default()]);
+        let to = cells::targets(
+            &stage,
+            &cluster,
+            &oracle::Family::ALL,
+            &[Default::default()],
+        );
         cells::product(&cluster, &from, &to)
     }
 

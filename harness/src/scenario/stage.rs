@@ -375,7 +375,13 @@ impl Stage {
         // A scenario may have changed them. A Node that is gone has the addresses that its kernel has.
         let internal = object.map(internal_ips).unwrap_or_else(|| planned.clone());
         let mut all = planned;
-        all.extend(internal.iter().filter(|ip| !all.contains(ip)).copied().collect::<Vec<_>>());
+        all.extend(
+            internal
+                .iter()
+                .filter(|ip| !all.contains(ip))
+                .copied()
+                .collect::<Vec<_>>(),
+        );
         all.extend([
             IpAddr::V4(Ipv4Addr::LOCALHOST),
             IpAddr::V6(Ipv6Addr::LOCALHOST),

@@ -274,7 +274,11 @@ fn same(one: &AxisValue, other: &AxisValue) -> bool {
 
 /// Whether the step can fail; a baseline only remembers.
 pub(super) fn asserts_state(state: &State) -> bool {
-    state.running || state.no_stale_udp || state.cleaned_up || state.http.is_some() || state.like.is_some()
+    state.running
+        || state.no_stale_udp
+        || state.cleaned_up
+        || state.http.is_some()
+        || state.like.is_some()
 }
 
 /// The largest payload of a UDP datagram over IPv4.
@@ -384,11 +388,7 @@ fn check_fault(fault: &Fault, lasting: &mut BTreeSet<String>) -> Result<(), Stri
             fault.links.is_some(),
             fault.node == Some(NodeFault::LinkChurn),
         ),
-        (
-            "address",
-            fault.address.is_some(),
-            needs_address,
-        ),
+        ("address", fault.address.is_some(), needs_address),
     ] {
         if given && !fits {
             return Err(format!("'{parameter}' is no parameter of this fault"));
@@ -447,7 +447,8 @@ fn check_proxy_fault(
         None => nodes.iter().copied().collect(),
     };
     for node in concerned {
-        if fault.proxy == Some(ProxyFault::Cleanup) && !lasting.contains(&format!("down on {node}")) {
+        if fault.proxy == Some(ProxyFault::Cleanup) && !lasting.contains(&format!("down on {node}"))
+        {
             return Err(format!(
                 "'proxy: cleanup' without 'proxy: down' before it on {node}"
             ));

@@ -437,10 +437,9 @@ impl<'a> Model<'a> {
                 Then::Here | Then::HereKept => {
                     (local_of(endpoints, here, answer), *then == Then::HereKept)
                 }
-                Then::There | Then::ThereKept => (
-                    local_of(endpoints, there, answer),
-                    *then == Then::ThereKept,
-                ),
+                Then::There | Then::ThereKept => {
+                    (local_of(endpoints, there, answer), *then == Then::ThereKept)
+                }
                 Then::Refuse => {
                     answer.verdicts.insert(Verdict::Refused);
                     continue;
@@ -689,8 +688,7 @@ impl<'a> Model<'a> {
                     if known.class != endpoint.class {
                         answer.rules.insert("EP-5");
                     }
-                    let useless =
-                        known.useless_copy || known.class == 0 || endpoint.class == 0;
+                    let useless = known.useless_copy || known.class == 0 || endpoint.class == 0;
                     if known.class < endpoint.class {
                         *known = endpoint;
                     }
@@ -967,7 +965,9 @@ fn claim_all(world: &World, index: usize, service: &Value, claims: &mut Vec<Clai
                 let told = world.nodeport_addresses.as_ref();
                 // A list without a range of the family says nothing about it.
                 let told = told.map(|list| {
-                    let own = list.iter().filter(|range| range.contains(':') == ip.is_ipv6());
+                    let own = list
+                        .iter()
+                        .filter(|range| range.contains(':') == ip.is_ipv6());
                     own.collect::<Vec<_>>()
                 });
                 let unsaid = told.as_ref().is_some_and(Vec::is_empty);
