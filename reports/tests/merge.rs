@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use fixture::Run;
 use proptest::prelude::*;
-use reports::event::{Event, EventBody, FinishReason, RunStarted, Skip, SkipKind, Verdict};
+use reports::event::{
+    Event, EventBody, Experiment, FinishReason, RunStarted, Skip, SkipKind, Verdict,
+};
 use reports::merge::{Merge, MergeError, MergeOptions, merge};
 use reports::shard::Shard;
 use reports::{Report, log};
@@ -418,6 +420,28 @@ fn what_only_some_machines_skip_is_not_skipped() {
     write(&dirs[1], 2, all[1].clone());
     let report = merged(&dirs, &root.path().join("both")).unwrap().report;
     assert_eq!(report.cases[2].verdict, reports::model::CaseVerdict::Skip);
+}
+
+#[test]
+fn experiments_stay_and_copies_of_a_run_count_them_once() {
+    let root = tempfile::tempdir().unwrap();
+    let mut run = example();
+    run.experiment("a[ipv4]", Experiment::Alone, 2, 20, 0);
+    let mut bodies = shard(&run, of(1, 1));
+    bodies.insert(bodies.len() - 1, run.body.last().unwrap().clone());
+    let [first, copy, second] = ["first", "copy", "second"].map(|name| root.path().join(name));
+    write(&first, 0, bodies.clone());
+    write(&copy, 0, bodies.clone());
+    write(&second, 500, bodies);
+    // Reruns of a second run of the shard are reruns like any other.
+    for (other, reruns) in [(copy, 20), (second, 40)] {
+        let out = root.path().join(format!("out-{reruns}"));
+        let report = merged(&[first.clone(), other], &out).unwrap().report;
+        let experiments = &report.cases[0].experiments;
+        let made: u64 = experiments.iter().map(|e| e.attempts).sum();
+        assert_eq!(made, reruns, "{experiments:?}");
+        assert_eq!(report.cases[0].attempts.len(), 3);
+    }
 }
 
 #[test]

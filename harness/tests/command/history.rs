@@ -101,9 +101,20 @@ fn bad_input_is_one_message() {
     history(&["show", "--candidate", "nobody"])
         .exits(2)
         .says("--candidate nobody: not in harness-history.sqlite; it has example-proxy");
-    run(root, &["soak", "--for", "1h", "--history", "notes.txt", "--out", "soak"])
-        .exits(2)
-        .says("not a history of test runs");
+    run(
+        root,
+        &[
+            "soak",
+            "--for",
+            "1h",
+            "--history",
+            "notes.txt",
+            "--out",
+            "soak",
+        ],
+    )
+    .exits(2)
+    .says("not a history of test runs");
     assert!(!root.join("soak").exists());
     history(&["prune", "--keep", "yesterday"])
         .exits(2)

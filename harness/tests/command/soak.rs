@@ -237,7 +237,10 @@ fn it_ends_by_itself_and_says_how_sure_it_is() {
     assert!(finished.stdout.contains("\nconformant: "), "{finished:?}");
     let history = ["history", "show", "--db", "nightly.sqlite"];
     let history = run(directory.path(), &history).exits(0);
-    assert!(history.stdout.starts_with("1 run of 1 candidate\n"), "{history:?}");
+    assert!(
+        history.stdout.starts_with("1 run of 1 candidate\n"),
+        "{history:?}"
+    );
     let out = directory.path().join("out");
     let report = report(&out);
     for case in report["cases"].as_array().expect("cases") {

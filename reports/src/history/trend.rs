@@ -282,7 +282,11 @@ impl CandidateTrend {
                 Some(Flake {
                     candidate: self.candidate.clone(),
                     case: case.case.clone(),
-                    class: case.points.iter().rev().find_map(|point| point.class.clone()),
+                    class: case
+                        .points
+                        .iter()
+                        .rev()
+                        .find_map(|point| point.class.clone()),
                     rate,
                     since: case.changes.last().cloned(),
                     first: case.first_failure.clone()?,

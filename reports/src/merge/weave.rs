@@ -141,7 +141,10 @@ impl Woven<'_> {
         event.seq = self.seq;
         if event.body.attempt().is_none() {
             let said = serde_json::to_string(&(&event.time, &event.body));
-            if !self.said.insert(said.map_err(|error| log.lines.is_no_event(error))?) {
+            if !self
+                .said
+                .insert(said.map_err(|error| log.lines.is_no_event(error))?)
+            {
                 return Ok(None);
             }
         }

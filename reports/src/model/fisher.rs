@@ -1,4 +1,8 @@
 //! Whether two failure rates differ: Fisher's exact test.
+//!
+//! The search for change points makes millions of these tests with up to millions of attempts. The two-sided test of statrs adds up
+//! every possible table and takes probabilities for equal that differ by a ten-thousandth; this one begins at the table and stops
+//! where nothing is left to add.
 
 use statrs::function::factorial::ln_binomial;
 
