@@ -824,7 +824,7 @@ mod tests {
         };
         assert_eq!(with(|_| ()), Ok(()));
         type Change = fn(&mut Topology);
-        let cases: [(Change, PlanError); 10] = [
+        let cases: [(Change, PlanError); 13] = [
             (|t| t.nodes.clear(), PlanError::NoNodes),
             (
                 |t| t.pods[0].name = "node1".to_owned(),
@@ -945,6 +945,7 @@ mod tests {
                 topology.clients.push(ClientSpec {
                     name: format!("client{n}"),
                     network: NODE_NETWORK.to_owned(),
+                    ..ClientSpec::default()
                 });
             }
             let plan = Plan::new(&topology).unwrap();

@@ -1401,6 +1401,7 @@ fn world(rng: &mut StdRng, settings: &Settings) -> (Topology, Vec<Server>) {
                 labels: [("app".to_owned(), app.to_owned())].into(),
                 ports: Some(ports.clone()),
                 host_network: false,
+                mtu: None,
                 ready: life != Life::Unready,
                 started: life != Life::Absent,
             });
@@ -1419,6 +1420,7 @@ fn world(rng: &mut StdRng, settings: &Settings) -> (Topology, Vec<Server>) {
             labels: BTreeMap::new(),
             ports: None,
             host_network: false,
+            mtu: None,
             ready: true,
             started: true,
         });

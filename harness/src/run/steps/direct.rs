@@ -17,7 +17,7 @@ use tokio::time::sleep;
 use super::super::{
     attempt::{Attempt, Stop},
     cells::{Cell, To},
-    round::{self, Proportions, Shape},
+    round::{self, Proportions, Shape, What},
 };
 use crate::scenario::doc::{Fault, OneOrMany, Step, Target};
 
@@ -47,7 +47,7 @@ impl Attempt<'_> {
                 count: probe.count,
                 payload: probe.payload,
                 reply: probe.reply,
-                controls: false,
+                what: What::Cells,
                 ..Shape::default()
             };
             self.direct_round(&probe.from, &probe.to, &shape).await?;
@@ -58,7 +58,7 @@ impl Attempt<'_> {
         if let Some(converge) = &step.converge {
             let shape = Shape {
                 count: 2,
-                controls: false,
+                what: What::Cells,
                 ..Shape::default()
             };
             self.direct_round(&converge.from, &converge.to, &shape)
@@ -67,7 +67,7 @@ impl Attempt<'_> {
         if let Some(hold) = &step.hold {
             let shape = Shape {
                 count: 2,
-                controls: false,
+                what: What::Cells,
                 ..Shape::default()
             };
             let until = now() + hold.duration.0.as_nanos() as u64;
@@ -147,6 +147,7 @@ impl Attempt<'_> {
                         label,
                         explicit: true,
                     },
+                    alone: false,
                     expectation: Expectation {
                         outcomes: vec![Want::Endpoints {
                             shares: vec![share.clone()],
