@@ -160,6 +160,7 @@ fn experiments_change_nothing_but_the_class() {
     for report in [&mut before, &mut after] {
         // More events take more time, and that is all.
         report.duration_ms = 0.0;
+        report.active_ms = 0.0;
         report.end = None;
         let groups = report.failure_groups.iter_mut();
         for group in groups.chain(&mut report.causes) {
