@@ -343,6 +343,10 @@ mod tests {
         .iter()
         .map(FlakeResult::line)
         .collect();
-        insta::assert_snapshot!(lines.join("\n"), @"");
+        insta::assert_snapshot!(lines.join("\n"), @r"
+        found  flake            failed 9 of 42 = 21.43 % [10.30, 36.81], planted 20 %, covered; flaky (failed in the run 9/42); 1 s
+        found  flake            failed 15 of 42 = 35.71 % [21.55, 51.97], planted 20 %, beside the 95 % interval, within what chance explains; flaky (failed in the run 15/42); 1 s
+        MISSED flake            failed 40 of 42 = 95.24 % [83.84, 99.42], planted 20 %, NOT COVERED; broken and should be flaky (failed in the run 40/42); 1 s
+        ");
     }
 }
