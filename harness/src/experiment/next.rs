@@ -161,7 +161,12 @@ mod tests {
             ((6, 0), &[(Alone, 1.0), (Patient, 1.0)], Class::Broken, 12),
             ((1, 0), &[(Alone, 1.0)], Class::Slow, 20),
             ((1, 0), &[(Alone, 0.4)], Class::Flaky, 15),
-            ((1, 0), &[(Alone, 0.1), (Contention, 0.1)], Class::Flaky, 20),
+            (
+                (1, 0),
+                &[(Alone, 0.09), (Contention, 0.09)],
+                Class::Flaky,
+                25,
+            ),
             ((1, 0), &[(Contention, 1.0)], Class::ContentionOnly, 25),
             ((1, 0), &[(Contention, 0.7)], Class::ContentionOnly, 35),
             ((1, 0), &[], Class::Undecided, 50),
