@@ -159,6 +159,13 @@ impl Look {
     }
 }
 
+/// What the control says about a failure.
+enum Controlled {
+    Passes,
+    Fails,
+    Unclear(String),
+}
+
 /// A document that can be run, with the seed of all its attempts.
 #[derive(Clone)]
 struct Ready {
@@ -421,18 +428,16 @@ impl Hunt {
         let control = self.prey.control(&ready.scenario);
         if let Some(control) = &control {
             // As often as it took to see the failure.
-            for _ in 0..tries {
-                match self.certain_attempt(&ready, control).await {
-                    Look::Passes | Look::Minor => {}
-                    Look::Fails(_) => {
-                        self.settle(number, Standing::OracleSuspect, false);
-                        return;
-                    }
-                    Look::Nothing(reason) => {
-                        self.state().infra.push(format!("the control: {reason}"));
-                        self.settle(number, Standing::Unconfirmed, true);
-                        return;
-                    }
+            match self.control(&ready, control, &signature, tries).await {
+                Controlled::Passes => {}
+                Controlled::Fails => {
+                    self.settle(number, Standing::OracleSuspect, false);
+                    return;
+                }
+                Controlled::Unclear(reason) => {
+                    self.state().infra.push(format!("the control: {reason}"));
+                    self.settle(number, Standing::Unconfirmed, true);
+                    return;
                 }
             }
         }
@@ -455,6 +460,38 @@ impl Hunt {
         ));
         let step = Self::step_of(&confirmed, &signature);
         self.reduce(number, ready, signature, step, more).await;
+    }
+
+    /// The control has to pass so many attempts. A machine that does other things makes it fail now and then in other ways, so what counts against the
+    /// failure is that it shows with the control too, or that the control never passes.
+    async fn control(
+        &self,
+        ready: &Ready,
+        control: &Arc<Candidate>,
+        signature: &Signature,
+        passes: u32,
+    ) -> Controlled {
+        let mut passed = 0;
+        let mut reason = "it never passed".to_owned();
+        for _ in 0..passes + AGAIN - 1 {
+            match self.certain_attempt(ready, control).await {
+                Look::Passes | Look::Minor => passed += 1,
+                look if Self::shows(&look, signature) => return Controlled::Fails,
+                Look::Fails(all) => {
+                    if let Some((other, _)) = all.first() {
+                        reason = format!("{}: {other}", ready.scenario.id);
+                    }
+                }
+                Look::Nothing(why) => reason = why,
+            }
+            if passed == passes {
+                return Controlled::Passes;
+            }
+        }
+        match passed {
+            0 => Controlled::Fails,
+            _ => Controlled::Unclear(reason),
+        }
     }
 
     /// How often the failure shows, well enough to shrink it.
@@ -547,8 +584,8 @@ impl Hunt {
     async fn stands(&self, ready: &Ready, signature: &Signature, tally: Tally) -> bool {
         if let Some(control) = self.prey.control(&ready.scenario)
             && !matches!(
-                self.certain_attempt(ready, &control).await,
-                Look::Passes | Look::Minor
+                self.control(ready, &control, signature, 1).await,
+                Controlled::Passes
             )
         {
             return false;

@@ -14,6 +14,8 @@ const QUICK: Span = Span::millis(5_000);
 /// The same in documents with faults: clients of the API wait between tries, some seconds after several failures.
 const QUICK_AFTER_FAULTS: Span = Span::millis(15_000);
 
+/// What counts is waited for so long, also with proxies that are there to fail.
+const CERTAIN: Span = Span::millis(10_000);
 /// Nobody is waited for less than this.
 const LEAST: Span = Span::millis(1_500);
 /// So many times what it took before: what takes longer is another thing, and if not, the result of shrinking does not stand.
@@ -72,14 +74,22 @@ impl Prey {
     pub fn control(&self, scenario: &Scenario) -> Option<Arc<Candidate>> {
         match self {
             Self::Candidate { control, .. } => control.as_deref().cloned().map(Arc::new),
-            Self::Mutant { binary, .. } => Some(Arc::new(binary.control(has_faults(scenario)))),
+            Self::Mutant { binary, .. } => {
+                let mut control = binary.control(has_faults(scenario));
+                control.patience = control.patience.map(|own| own.max(CERTAIN));
+                Some(Arc::new(control))
+            }
         }
     }
 
     fn patient_one(&self, faults: bool) -> Candidate {
         match self {
             Self::Candidate { candidate, .. } => (**candidate).clone(),
-            Self::Mutant { binary, mutant } => binary.mutant(mutant, faults),
+            Self::Mutant { binary, mutant } => {
+                let mut candidate = binary.mutant(mutant, faults);
+                candidate.patience = candidate.patience.map(|own| own.max(CERTAIN));
+                candidate
+            }
         }
     }
 }
