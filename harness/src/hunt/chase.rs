@@ -27,7 +27,7 @@ use reports::{
 use tokio::sync::mpsc;
 
 use super::{
-    Coverage, Generated, Generator, Settings, document,
+    Coverage, Generated, Generator, Settings, claims, document,
     found::{self, Counterexample, Standing},
     prey::Prey,
     shrink::{self, Rates, Seen, Subject, Tally},
@@ -699,6 +699,7 @@ impl Real {
             return Some(ready.clone());
         }
         let ready = ready(scenario, self.seed).ok()?;
+        claims::hold(&ready.case).ok()?;
         self.last = Some((text, ready.clone()));
         Some(ready)
     }

@@ -1,6 +1,7 @@
 //! `harness hunt`: random but valid histories against a candidate, and what they show, shrunk.
 
 pub mod chase;
+mod claims;
 pub mod coverage;
 pub mod document;
 pub mod found;

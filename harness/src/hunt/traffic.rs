@@ -208,6 +208,16 @@ impl Flow {
         !self.at.is_empty()
     }
 
+    /// It began before the world was quiet, so its first messages may have met anything.
+    pub fn began_early(&mut self) {
+        self.intact = false;
+    }
+
+    /// Whether it has to be where new flows go, once the world is quiet.
+    pub fn follows(&self) -> bool {
+        self.sure && self.is_udp()
+    }
+
     /// Whether it keeps sending from one UDP port.
     pub fn is_udp(&self) -> bool {
         is_udp_flow(self.kind)

@@ -4,7 +4,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::{Rates, Seen, Shrunk, Subject, Tally, shrink};
 use crate::{
-    hunt::{Generator, Settings, document},
+    hunt::{Generator, Settings, claims, document},
     scenario::{Level, Scenario, doc::PodVerb, read_documents, rehearse},
 };
 
@@ -23,7 +23,7 @@ impl<F: Fn(&Scenario) -> bool> Subject for Fake<F> {
             return false;
         };
         let case = documents[0].resolve(&documents[0].cases[0]);
-        case.is_ok_and(|case| rehearse(&case).is_ok())
+        case.is_ok_and(|case| rehearse(&case).is_ok() && claims::hold(&case).is_ok())
     }
 
     fn attempt(&mut self, scenario: &Scenario) -> Seen {
