@@ -505,7 +505,7 @@ fn nonsense_is_refused_with_its_place() {
         text.replacen("{\"seq\":2,", "{seq:2,", 1),
     )
     .unwrap();
-    let error = merged(&[dir.clone()], &root.path().join("out"))
+    let error = merged(std::slice::from_ref(&dir), &root.path().join("out"))
         .unwrap_err()
         .to_string();
     assert!(
@@ -516,7 +516,7 @@ fn nonsense_is_refused_with_its_place() {
     for text in ["", "{\"seq\":0,\"time"] {
         std::fs::write(dir.join(log::FILE_NAME), text).unwrap();
         assert!(matches!(
-            merged(&[dir.clone()], &root.path().join("out")),
+            merged(std::slice::from_ref(&dir), &root.path().join("out")),
             Err(MergeError::Nothing)
         ));
     }

@@ -129,7 +129,10 @@ fn every_pair_comes_up() {
     let coverage = generator.coverage();
     assert_eq!(coverage.missing(), Vec::<String>::new());
     assert!(coverage.total() > 500, "{}", coverage.table(0));
-    println!("all {} pairs within {documents} documents", coverage.total());
+    println!(
+        "all {} pairs within {documents} documents",
+        coverage.total()
+    );
 }
 
 #[test]
@@ -197,7 +200,8 @@ objects:
 steps:
 ";
     let udp = "  - flow: {start: f, kind: udpUnconnected, from: client-1, to: {service: red, port: dns}}\n";
-    let tcp = "  - flow: {start: f, kind: tcpStream, from: client-1, to: {service: red, port: web}}\n";
+    let tcp =
+        "  - flow: {start: f, kind: tcpStream, from: client-1, to: {service: red, port: web}}\n";
     let new = "  - flow: {start: f, kind: newConnections, from: client-1, to: {service: red, port: web}}\n";
     let converge = "  - converge: {}\n";
     let moves = "  - flow: {expect: f, is: model}\n";
@@ -205,7 +209,8 @@ steps:
     let no_loss = "  - flow: {expect: f, is: noLoss}\n";
     let both_go = "  - patch: {kind: Service, name: red, patch: {spec: {selector: {app: b}}}}\n";
     let one_goes = "  - pod: {name: a-1, action: stop}\n";
-    let local = "  - patch: {kind: Service, name: red, patch: {spec: {internalTrafficPolicy: Local}}}\n";
+    let local =
+        "  - patch: {kind: Service, name: red, patch: {spec: {internalTrafficPolicy: Local}}}\n";
     let terminates = "  - pod: {name: a-1, action: terminate}\n";
     let restart = "  - fault: {proxy: restart}\n";
     let deleted = "  - delete: {kind: Service, name: red}\n";
@@ -231,6 +236,11 @@ steps:
         (vec![new, converge, no_loss], false),
     ] {
         let text = format!("{head}{}", steps.concat());
-        assert_eq!(claims::hold(&case(&text)).is_ok(), demanded, "{}", steps.concat());
+        assert_eq!(
+            claims::hold(&case(&text)).is_ok(),
+            demanded,
+            "{}",
+            steps.concat()
+        );
     }
 }
