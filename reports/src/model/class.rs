@@ -382,7 +382,8 @@ mod tests {
 
     #[test]
     fn the_policy() {
-        let cases: &[((u64, u64), &[(Experiment, u64, u64)], Class)] = &[
+        type Row<'a> = ((u64, u64), &'a [(Experiment, u64, u64)], Class);
+        let cases: &[Row<'_>] = &[
             ((1, 1), &[(Alone, 5, 5), (Patient, 1, 1)], Class::Broken),
             // Attempts of the run count, but for the one that was the reason to look.
             ((5, 5), &[(Alone, 1, 1), (Patient, 1, 1)], Class::Broken),
