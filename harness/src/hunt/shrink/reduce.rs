@@ -375,7 +375,7 @@ fn repaired_once(mut scenario: Scenario) -> Scenario {
         .steps
         .iter()
         .filter_map(|step| step.value.fault.as_ref())
-        .filter_map(|fault| ends(fault))
+        .filter_map(ends)
         .collect();
     let mut still_to_end = ended.clone();
     scenario.steps.retain_mut(|step| {
