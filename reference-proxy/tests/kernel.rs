@@ -60,6 +60,7 @@ fn main() -> ExitCode {
         ("connections", connections as fn() -> io::Result<()>),
         ("small_transactions", small_transactions),
         ("repair", repair),
+        ("ranges", ranges),
         ("affinity", affinity),
         ("affinity_of_a_silent_sender", affinity_of_a_silent_sender),
         ("flipping_endpoints", flipping_endpoints),
@@ -432,6 +433,33 @@ fn flipping_endpoints() -> io::Result<()> {
             lost[0..1.min(lost.len())].join("")
         ),
     )?;
+    table.delete()
+}
+
+/// A process takes over the table of one that knew other ranges of pods, again and again: the kernel wants the end of a range to be
+/// removed right after its beginning, and what is found by listing comes in any order.
+fn ranges() -> io::Result<()> {
+    const TIMES: usize = 200;
+    let mut table = NetlinkTable::open()?;
+    for turn in 0..TIMES {
+        let mut around = node();
+        let last = turn % 7;
+        around.node.pod_cidrs = [
+            format!("10.244.{last}.0/24"),
+            format!("10.244.{}.0/24", 2 * last + 20),
+            format!("fd00:244:0:{last}::/64"),
+        ]
+        .iter()
+        .map(|range| range.parse().expect("a range"))
+        .collect();
+        let mut state = State::new(around);
+        state.sync_first();
+        table
+            .adopt(|| state.elements())
+            .map_err(|error| io::Error::other(format!("turn {turn}: {error}")))?;
+        let difference = table.difference(&state.elements())?;
+        ensure(difference.is_none(), format!("turn {turn}: {difference:?}"))?;
+    }
     table.delete()
 }
 

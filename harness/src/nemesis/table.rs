@@ -146,14 +146,14 @@ impl Which {
         ];
         let node = [
             N::FlushRuleset,
-            N::SeizeTables,
             N::ForeignTable,
             N::LinkChurn,
+            N::SeizeTables,
             N::FlushConntrack,
             N::Address,
-            N::NetworkAddress,
             N::ConntrackPressure,
             N::ExhaustPorts,
+            N::NetworkAddress,
         ];
         let api = [
             A::DropWatches,

@@ -555,11 +555,17 @@ impl NetlinkTable {
             batch: Batch::default(),
         };
         packer.push_on_demand(&chains, &sticky)?;
-        let ranges: Vec<(SetId, WireKey)> = wrong
+        let mut ranges: Vec<(SetId, WireKey)> = wrong
             .keys()
             .filter(|(set, _)| set.kind.has_ranges())
             .cloned()
             .collect();
+        // Newer kernels want the end of a range right after its beginning, and call anything else an element that does not exist. Where one range
+        // follows the other at once, the end of the first comes before the beginning of the second.
+        ranges.sort_unstable_by(|(set, a), (other, b)| {
+            let order = (set, &a.start, !a.closes);
+            order.cmp(&(other, &b.start, !b.closes))
+        });
         for key in &ranges {
             wrong.remove(key);
         }
