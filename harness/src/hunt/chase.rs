@@ -574,6 +574,10 @@ impl Hunt {
         if best.scenario.steps.len() < original.scenario.steps.len()
             && !self.stands(&best, &signature, tally).await
         {
+            tracing::debug!(
+                "the smaller document does not stand:\n{}",
+                document::text(&best.scenario)
+            );
             best = original.clone();
             self.state().found[number].not_shrunk();
         }
@@ -588,6 +592,7 @@ impl Hunt {
                 Controlled::Passes
             )
         {
+            tracing::debug!("the control does not pass the smaller document");
             return false;
         }
         let patient = self.prey.patient(&ready.scenario);

@@ -76,7 +76,8 @@ pub struct Flow {
 pub struct View {
     model: oracle::Cluster,
     frontends: BTreeMap<Destination, (String, String)>,
-    alive: BTreeSet<IpAddr>,
+    alive: BTreeSet<(Endpoint, oracle::Protocol)>,
+    unserved: Vec<String>,
     listed: BTreeMap<(String, String, Endpoint), Listing>,
 }
 
@@ -94,7 +95,11 @@ impl View {
         let mut alive = BTreeSet::new();
         for pod in stage.pods().filter(|pod| pod.exists && pod.listening) {
             if let Some(addresses) = stage.plan().pod(&pod.spec.name) {
-                alive.extend([IpAddr::V4(addresses.ipv4), IpAddr::V6(addresses.ipv6)]);
+                for port in pod.spec.serves() {
+                    let protocol = oracle::Protocol::from(port.protocol);
+                    let ips = [IpAddr::V4(addresses.ipv4), IpAddr::V6(addresses.ipv6)];
+                    alive.extend(ips.map(|ip| ((ip, port.port), protocol)));
+                }
             }
         }
         let slices = stage
@@ -102,6 +107,7 @@ impl View {
             .list("discovery.k8s.io/v1", "EndpointSlice", None)
             .map_err(|error| error.to_string())?;
         let mut listed = BTreeMap::new();
+        let mut unserved = Vec::new();
         for slice in &slices {
             let Some(service) = slice["metadata"]["labels"]["kubernetes.io/service-name"].as_str()
             else {
@@ -111,6 +117,11 @@ impl View {
                 let name = port["name"].as_str().unwrap_or_default();
                 let Some(number) = port["port"].as_u64().and_then(|n| u16::try_from(n).ok()) else {
                     continue;
+                };
+                let protocol = match port["protocol"].as_str() {
+                    Some("UDP") => oracle::Protocol::Udp,
+                    Some("SCTP") => oracle::Protocol::Sctp,
+                    _ => oracle::Protocol::Tcp,
                 };
                 for endpoint in slice["endpoints"].as_array().into_iter().flatten() {
                     let Some(ip) = endpoint["addresses"][0].as_str().and_then(oracle::parse_ip)
@@ -126,6 +137,9 @@ impl View {
                         (false, true) => Listing::Terminating,
                         (false, false) => Listing::Over,
                     };
+                    if listing > Listing::Over && !alive.contains(&((ip, number), protocol)) {
+                        unserved.push(format!("{ip} port {number}/{protocol}"));
+                    }
                     let key = (service.to_owned(), name.to_owned(), (ip, number));
                     let best: &mut Listing = listed.entry(key).or_insert(listing);
                     *best = (*best).max(listing);
@@ -136,8 +150,18 @@ impl View {
             model,
             frontends,
             alive,
+            unserved,
             listed,
         })
+    }
+
+    /// Endpoints that slices call usable although nobody listens there: who is sent to one of them gets no answer, whatever the proxy does.
+    pub fn unserved(&self) -> &[String] {
+        &self.unserved
+    }
+
+    fn serves(&self, endpoint: &Endpoint, protocol: oracle::Protocol) -> bool {
+        self.alive.contains(&(*endpoint, protocol))
     }
 
     fn expect(&self, source: &Source, destination: &Destination) -> Allowed {
@@ -263,7 +287,7 @@ impl Flow {
             let key = (self.service.clone(), self.port_name.clone(), *endpoint);
             view.listed.get(&key).copied()
         };
-        let alive = |endpoint: &Endpoint| view.alive.contains(&endpoint.0);
+        let alive = |endpoint: &Endpoint| view.serves(endpoint, self.destination.protocol);
         match self.kind {
             FlowKind::TcpStream => {
                 let stays = |endpoint: &Endpoint| {
@@ -322,7 +346,7 @@ impl Flow {
         match view.expect(&self.source, &self.destination) {
             Allowed::Endpoints(endpoints)
                 if left.is_subset(&endpoints)
-                    && endpoints.iter().all(|one| view.alive.contains(&one.0)) =>
+                    && endpoints.iter().all(|one| view.serves(one, self.destination.protocol)) =>
             {
                 self.moves |= went || self.at.is_empty();
                 self.at = if self.moves { endpoints } else { left };
