@@ -168,7 +168,7 @@ mod tests {
                 25,
             ),
             ((1, 0), &[(Contention, 1.0)], Class::ContentionOnly, 25),
-            ((1, 0), &[(Contention, 0.7)], Class::ContentionOnly, 35),
+            ((1, 0), &[(Contention, 0.7)], Class::ContentionOnly, 30),
             ((1, 0), &[], Class::Undecided, 50),
             ((3, 50), &[], Class::Flaky, 50),
             (

@@ -31,7 +31,8 @@ struct Replay {
 /// What it asserts without a rule behind it, or why it cannot be gone through.
 pub fn hold(case: &Case) -> Result<(), String> {
     let api = ApiServer::new(Config::default()).map_err(|error| error.to_string())?;
-    let stage = Stage::new(api, case.plan.clone(), &case.scenario).map_err(|error| error.to_string())?;
+    let stage =
+        Stage::new(api, case.plan.clone(), &case.scenario).map_err(|error| error.to_string())?;
     stage
         .apply_all(&case.scenario.objects)
         .map_err(|error| error.to_string())?;
@@ -57,7 +58,9 @@ impl Replay {
             if let Some(endpoint) = view.unserved().first() {
                 return Err(format!("nobody listens at the endpoint {endpoint}"));
             }
-            self.flows.values_mut().for_each(|flow| flow.settle(&view, level));
+            self.flows
+                .values_mut()
+                .for_each(|flow| flow.settle(&view, level));
             self.quiet = true;
             return Ok(());
         }
@@ -79,7 +82,9 @@ impl Replay {
             self.stage.patch(patch).map_err(text)?;
         } else if let Some(objects) = &step.delete {
             let mut objects = objects.as_slice().iter();
-            objects.try_for_each(|object| self.stage.delete(object)).map_err(text)?;
+            objects
+                .try_for_each(|object| self.stage.delete(object))
+                .map_err(text)?;
         } else if let Some(action) = &step.pod {
             for name in action.name.as_slice() {
                 self.stage.pod_verb(name, action.action).map_err(text)?;
@@ -90,13 +95,17 @@ impl Replay {
         self.quiet = false;
         if !self.flows.is_empty() {
             let view = View::of(&self.stage)?;
-            self.flows.values_mut().for_each(|flow| flow.observe(&view, level));
+            self.flows
+                .values_mut()
+                .for_each(|flow| flow.observe(&view, level));
         }
         Ok(())
     }
 
     fn flow(&mut self, step: &FlowStep) -> Result<(), String> {
-        if let (Some(name), Some(kind), Some(from), Some(to)) = (&step.start, step.kind, &step.from, &step.to) {
+        if let (Some(name), Some(kind), Some(from), Some(to)) =
+            (&step.start, step.kind, &step.from, &step.to)
+        {
             let view = View::of(&self.stage)?;
             let mut flow = Flow::new(name.clone(), kind, from, to, &self.stage, &view)
                 .ok_or_else(|| format!("nothing can be said about flow {name}"))?;
@@ -110,7 +119,10 @@ impl Replay {
         let (Some(name), Some(is)) = (name, step.is) else {
             return Ok(());
         };
-        let flow = self.flows.get(name).ok_or_else(|| format!("flow {name} does not run"))?;
+        let flow = self
+            .flows
+            .get(name)
+            .ok_or_else(|| format!("flow {name} does not run"))?;
         let demanded = match is {
             FlowExpect::Model => self.quiet && flow.follows(),
             is => flow.whole() == Some(is),

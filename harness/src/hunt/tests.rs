@@ -15,7 +15,8 @@ use crate::{
 const DOCUMENTS: usize = 25;
 
 fn case(text: &str) -> Case {
-    let documents = read_documents("generated.yaml", text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let documents =
+        read_documents("generated.yaml", text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     documents[0]
         .resolve(&documents[0].cases[0])
         .unwrap_or_else(|error| panic!("{error}\n{text}"))
@@ -29,7 +30,10 @@ fn settings(level: Level, lacking: &[Feature]) -> Settings {
 }
 
 fn number(name: &str, default: usize) -> usize {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    std::env::var(name)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default)
 }
 
 fn documents_hold(seed: u64, level: Level, lacking: &[Feature]) {
@@ -48,7 +52,10 @@ fn documents_hold(seed: u64, level: Level, lacking: &[Feature]) {
         claims::hold(&case).unwrap_or_else(|error| panic!("{error}\n{}", generated.text));
         for id in &case.scenario.requirement {
             let requirement = requirements.get(id).unwrap_or_else(|| panic!("{id}"));
-            assert!(requirement.level <= level, "{id} in a document of level {level:?}");
+            assert!(
+                requirement.level <= level,
+                "{id} in a document of level {level:?}"
+            );
         }
         for feature in lacking {
             let used = &case.scenario.features;
@@ -77,7 +84,12 @@ fn strict_documents_are_read_and_rehearsed_and_what_was_meant() {
 fn documents_use_no_feature_that_is_missing() {
     use Feature as F;
     let all = [
-        F::SessionAffinity, F::SourceRanges, F::TopologyHints, F::ExternalIps, F::LoadBalancer, F::TrafficPolicy,
+        F::SessionAffinity,
+        F::SourceRanges,
+        F::TopologyHints,
+        F::ExternalIps,
+        F::LoadBalancer,
+        F::TrafficPolicy,
         F::NetfilterRules,
     ];
     documents_hold(4, Level::Strict, &all);
@@ -97,8 +109,10 @@ fn the_same_seed_gives_the_same_documents_and_another_one_others() {
         (0..12).map(|_| generator.generate().text).collect()
     };
     assert_eq!(texts(7), texts(7));
-    let (one, other): (BTreeSet<String>, BTreeSet<String>) =
-        (texts(7).into_iter().collect(), texts(8).into_iter().collect());
+    let (one, other): (BTreeSet<String>, BTreeSet<String>) = (
+        texts(7).into_iter().collect(),
+        texts(8).into_iter().collect(),
+    );
     assert_eq!(one.len(), 12);
     assert!(one.is_disjoint(&other));
 }
@@ -117,7 +131,10 @@ fn every_pair_comes_up() {
     let coverage = generator.coverage();
     assert_eq!(coverage.missing(), Vec::<String>::new());
     assert!(coverage.total() > 400, "{}", coverage.table(0));
-    println!("all {} pairs within {documents} documents", coverage.total());
+    println!(
+        "all {} pairs within {documents} documents",
+        coverage.total()
+    );
 }
 
 #[test]
@@ -130,9 +147,18 @@ fn loaded_dice_cover_more() {
     for number in 0..documents {
         loaded.generate();
         let mut forgetful = Generator::new(5_000 + number, settings.clone());
-        forgetful.generate().events.iter().for_each(|event| fair.add(event));
+        forgetful
+            .generate()
+            .events
+            .iter()
+            .for_each(|event| fair.add(event));
     }
-    assert!(loaded.coverage().met() > fair.met(), "{} and {}", loaded.coverage().met(), fair.met());
+    assert!(
+        loaded.coverage().met() > fair.met(),
+        "{} and {}",
+        loaded.coverage().met(),
+        fair.met()
+    );
 }
 
 #[test]
@@ -176,7 +202,8 @@ objects:
 steps:
 ";
     let udp = "  - flow: {start: f, kind: udpUnconnected, from: client-1, to: {service: red, port: dns}}\n";
-    let tcp = "  - flow: {start: f, kind: tcpStream, from: client-1, to: {service: red, port: web}}\n";
+    let tcp =
+        "  - flow: {start: f, kind: tcpStream, from: client-1, to: {service: red, port: web}}\n";
     let new = "  - flow: {start: f, kind: newConnections, from: client-1, to: {service: red, port: web}}\n";
     let converge = "  - converge: {}\n";
     let moves = "  - flow: {expect: f, is: model}\n";
@@ -184,7 +211,8 @@ steps:
     let no_loss = "  - flow: {expect: f, is: noLoss}\n";
     let both_go = "  - patch: {kind: Service, name: red, patch: {spec: {selector: {app: b}}}}\n";
     let one_goes = "  - pod: {name: a-1, action: stop}\n";
-    let local = "  - patch: {kind: Service, name: red, patch: {spec: {internalTrafficPolicy: Local}}}\n";
+    let local =
+        "  - patch: {kind: Service, name: red, patch: {spec: {internalTrafficPolicy: Local}}}\n";
     let terminates = "  - pod: {name: a-1, action: terminate}\n";
     let restart = "  - fault: {proxy: restart}\n";
     let nobody_listens = "  - patch: {kind: Service, name: red, patch: {spec: {ports: [{name: web, port: 80, targetPort: 81}]}}}\n";
@@ -212,6 +240,11 @@ steps:
         (vec![nobody_listens, converge], false),
     ] {
         let text = format!("{head}{}", steps.concat());
-        assert_eq!(claims::hold(&case(&text)).is_ok(), demanded, "{}", steps.concat());
+        assert_eq!(
+            claims::hold(&case(&text)).is_ok(),
+            demanded,
+            "{}",
+            steps.concat()
+        );
     }
 }

@@ -346,7 +346,9 @@ impl Flow {
         match view.expect(&self.source, &self.destination) {
             Allowed::Endpoints(endpoints)
                 if left.is_subset(&endpoints)
-                    && endpoints.iter().all(|one| view.serves(one, self.destination.protocol)) =>
+                    && endpoints
+                        .iter()
+                        .all(|one| view.serves(one, self.destination.protocol)) =>
             {
                 self.moves |= went || self.at.is_empty();
                 self.at = if self.moves { endpoints } else { left };

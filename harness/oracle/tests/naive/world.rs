@@ -449,9 +449,13 @@ fn slice(tape: &mut Tape, n: usize, owner: &Value, traits: &[Traits]) -> Value {
         }
         ports.push(entry);
     }
-    let endpoints: Vec<Value> = (0..tape.below(5))
-        .map(|_| endpoint(tape, kind, traits))
-        .collect();
+    let endpoints: Vec<Value> = if tape.percent(6) {
+        contradiction(tape, kind, traits).into()
+    } else {
+        (0..tape.below(5))
+            .map(|_| endpoint(tape, kind, traits))
+            .collect()
+    };
     json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": {"namespace": namespace, "name": format!("slice-{n}"), "labels": labels},
@@ -498,6 +502,15 @@ fn endpoint(tape: &mut Tape, kind: &str, traits: &[Traits]) -> Value {
         "conditions": conditions,
         "hints": hints,
     })
+}
+
+/// Two copies of one endpoint, of which one serves while it terminates and the other is of no use: chance alone hardly ever makes them.
+fn contradiction(tape: &mut Tape, kind: &str, traits: &[Traits]) -> [Value; 2] {
+    let mut serving = endpoint(tape, kind, traits);
+    let mut useless = serving.clone();
+    serving["conditions"] = json!({"ready": false, "serving": true, "terminating": true});
+    useless["conditions"] = json!({"ready": false, "serving": false, "terminating": false});
+    [serving, useless]
 }
 
 fn conditions(tape: &mut Tape) -> Value {

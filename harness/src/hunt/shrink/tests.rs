@@ -51,10 +51,16 @@ fn patches_policy(scenario: &Scenario) -> bool {
 
 fn pod_goes(scenario: &Scenario) -> bool {
     let stops = |step: &crate::scenario::doc::Step| {
-        step.pod.as_ref().is_some_and(|action| action.action == PodVerb::Stop)
+        step.pod
+            .as_ref()
+            .is_some_and(|action| action.action == PodVerb::Stop)
     };
     let at = scenario.steps.iter().position(|step| stops(&step.value));
-    at.is_some_and(|at| scenario.steps[at..].iter().any(|step| step.value.converge.is_some()))
+    at.is_some_and(|at| {
+        scenario.steps[at..]
+            .iter()
+            .any(|step| step.value.converge.is_some())
+    })
 }
 
 fn shrink_all(needs: fn(&Scenario) -> bool, rate: f64, attempts: u32) -> Vec<(Scenario, Shrunk)> {
@@ -88,14 +94,29 @@ fn what_is_left_still_fails_is_valid_and_is_small() {
             let after = &shrunk.scenario;
             assert!(needs(after), "{}", document::text(after));
             assert!(shrunk.complete);
-            assert!(after.steps.len() <= 4, "{} of {} steps\n{}", after.steps.len(), before.steps.len(), document::text(after));
+            assert!(
+                after.steps.len() <= 4,
+                "{} of {} steps\n{}",
+                after.steps.len(),
+                before.steps.len(),
+                document::text(after)
+            );
             assert!(after.topology.nodes.len() == 1, "{}", document::text(after));
             assert!(after.topology.pods.len() <= 3, "{}", document::text(after));
             assert_eq!(shrunk.tally.attempts, shrunk.tally.shown);
-            let mut subject = Fake { needs, rate: 1.0, rng: StdRng::seed_from_u64(0), left: 1 };
+            let mut subject = Fake {
+                needs,
+                rate: 1.0,
+                rng: StdRng::seed_from_u64(0),
+                left: 1,
+            };
             assert!(subject.is_valid(after), "{}", document::text(after));
             let again = super::reduce::repaired(after.clone());
-            assert_eq!(document::text(&again), document::text(after), "nothing is left to repair");
+            assert_eq!(
+                document::text(&again),
+                document::text(after),
+                "nothing is left to repair"
+            );
         }
     }
 }
@@ -104,11 +125,21 @@ fn what_is_left_still_fails_is_valid_and_is_small() {
 fn failures_that_show_now_and_then_are_shrunk_too() {
     for (rate, most_lost) in [(0.5, 1), (0.2, 1)] {
         let all = shrink_all(pod_goes, rate, 6_000);
-        let lost = all.iter().filter(|(_, shrunk)| !pod_goes(&shrunk.scenario)).count();
+        let lost = all
+            .iter()
+            .filter(|(_, shrunk)| !pod_goes(&shrunk.scenario))
+            .count();
         // It never shows in a document without the bug, so nothing can be taken for a failure that is none.
         assert_eq!(lost, 0);
-        let large = all.iter().filter(|(_, shrunk)| shrunk.scenario.steps.len() > 8).count();
-        assert!(large <= most_lost, "{large} of {} are still large at a rate of {rate}", all.len());
+        let large = all
+            .iter()
+            .filter(|(_, shrunk)| shrunk.scenario.steps.len() > 8)
+            .count();
+        assert!(
+            large <= most_lost,
+            "{large} of {} are still large at a rate of {rate}",
+            all.len()
+        );
         for (_, shrunk) in &all {
             assert!(shrunk.tally.shown > 0 && shrunk.tally.shown <= shrunk.tally.attempts);
         }
@@ -129,8 +160,21 @@ fn it_ends_with_its_time_and_with_what_it_has() {
 fn what_never_shows_again_stays_as_it_is() {
     let mut generator = Generator::new(32, Settings::up_to(Level::Extended));
     let scenario = generator.generate().scenario;
-    let mut subject = Fake { needs: |_: &Scenario| false, rate: 1.0, rng: StdRng::seed_from_u64(0), left: 60 };
-    let shrunk = shrink(&mut subject, &scenario, Rates::measured(Tally { attempts: 3, shown: 3 }), None);
+    let mut subject = Fake {
+        needs: |_: &Scenario| false,
+        rate: 1.0,
+        rng: StdRng::seed_from_u64(0),
+        left: 60,
+    };
+    let shrunk = shrink(
+        &mut subject,
+        &scenario,
+        Rates::measured(Tally {
+            attempts: 3,
+            shown: 3,
+        }),
+        None,
+    );
     assert_eq!(document::text(&shrunk.scenario), document::text(&scenario));
     assert!(shrunk.taken.is_empty());
 }
