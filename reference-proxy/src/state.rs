@@ -12,7 +12,7 @@ use crate::{
     compile::{Compiled, FrontendKind, Surroundings, compile, compile_node, frontends},
     health::{ServiceHealth, ServiceKey as HealthKey},
     model::{Service, ServiceKey, Slice, SliceKey},
-    ruleset::{Changes, Data, Element, Frontend, Key, Protocol, SetId},
+    ruleset::{Changes, Data, Element, Family, Frontend, Key, Protocol, SetId, SetKind, View},
     seams::{Plain, Seams},
 };
 
@@ -383,7 +383,6 @@ impl State {
         frontend: &Frontend,
         endpoint: (std::net::IpAddr, u16),
     ) -> bool {
-        use crate::ruleset::{Family, SetKind};
         let Some(entry) = self.owner(frontend).and_then(|key| self.entries.get(key)) else {
             return false;
         };
@@ -415,29 +414,47 @@ impl State {
     }
 }
 
-/// Frontends of a sticky Service that lost an endpoint or changed their timeout.
+/// Frontends of a sticky Service of which a client may have lost its endpoint, or that changed their timeout.
 fn affinity_changes(
     old: &Compiled,
     new: &Compiled,
     timeout_changed: bool,
     out: &mut HashSet<Frontend>,
 ) {
-    let endpoints = |compiled: &Compiled| -> HashSet<(Frontend, Data, SetId)> {
-        compiled
-            .own
-            .iter()
-            .filter_map(|e| match e.key {
-                Key::Slot(_, frontend) => Some((frontend, e.data, e.set)),
-                _ => None,
-            })
-            .collect()
-    };
-    let (old, new) = (endpoints(old), endpoints(new));
+    let (old, new) = (returns(old), returns(new));
     out.extend(
         old.iter()
             .filter(|entry| timeout_changed || !new.contains(entry))
             .map(|(frontend, ..)| *frontend),
     );
+}
+
+/// Where a client may return to, by view. A frontend without a view of its own for clients from outside shows them the common one, so that
+/// they lose endpoints when it gets one, although no element is removed.
+fn returns(compiled: &Compiled) -> HashSet<(Frontend, Data, View)> {
+    let own = &compiled.own;
+    let external: HashSet<Frontend> = own
+        .iter()
+        .filter_map(|e| match (e.set.kind, e.key) {
+            (SetKind::External, Key::Frontend(frontend)) => Some(frontend),
+            _ => None,
+        })
+        .collect();
+    let mut out = HashSet::new();
+    for element in own {
+        let Key::Slot(_, frontend) = element.key else {
+            continue;
+        };
+        let view = match element.set.kind {
+            SetKind::ExternalEndpoints => View::External,
+            _ => View::Common,
+        };
+        out.insert((frontend, element.data, view));
+        if view == View::Common && !external.contains(&frontend) {
+            out.insert((frontend, element.data, View::External));
+        }
+    }
+    out
 }
 
 /// UDP frontends that are new, gone, or have other endpoints.

@@ -227,6 +227,44 @@ proptest! {
         }
     }
 
+    /// Whoever loses an affinity is among those whose affinities are looked at.
+    #[test]
+    fn lost_affinities_are_looked_at(
+        first in (surroundings(), service(), prop::collection::vec(slice(), 0..4)),
+        others in (prop::option::of(service()), prop::option::of(prop::collection::vec(slice(), 0..4))),
+        (internal_local, external_local) in any::<(bool, bool)>(),
+    ) {
+        let (around, service, slices) = first;
+        let mut state = State::new(around);
+        let tell = |state: &mut State, service: Service, slices: Vec<Slice>| {
+            state.set_service(&service_key(0), Some(service));
+            for number in 0..4 {
+                let key: SliceKey = format!("default/e{number}").into();
+                let slice = slices.get(number).cloned();
+                state.set_slice(&key, slice.map(|slice| Slice { service: service_key(0), ..slice }));
+            }
+            state.sync()
+        };
+        tell(&mut state, service.clone(), slices.clone());
+        // A pod of this node, and somebody from outside.
+        let clients = [ip(true, 100), "192.0.2.1".parse().expect("an address")];
+        let mut held = Vec::new();
+        for element in state.elements() {
+            if let (Key::Slot(_, frontend), Data::Endpoint(ip, port)) = (element.key, element.data) {
+                held.extend(clients.map(|client| (client, frontend, (ip, port))));
+            }
+        }
+        held.retain(|(client, frontend, endpoint)| state.affinity_holds(*client, frontend, *endpoint));
+        let service = others.0.unwrap_or(Service { internal_local, external_local, ..service });
+        let work = tell(&mut state, service, others.1.unwrap_or(slices));
+        for (client, frontend, endpoint) in held {
+            prop_assert!(
+                work.affinity.contains(&frontend) || state.affinity_holds(client, &frontend, endpoint),
+                "{client} still returns to {endpoint:?} at {frontend:?}",
+            );
+        }
+    }
+
     /// What is told again changes nothing, in whatever order (KPNG's hash bug, kubernetes-sigs/kpng).
     #[test]
     fn no_op_updates_do_nothing(
