@@ -11,7 +11,7 @@
 //! ```
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -159,6 +159,10 @@ impl Look {
     }
 }
 
+/// How one failure shows: which cell of the matrix is wrong may be a matter of chance (the endpoint that a client was given before the mistake), so each in
+/// which it was seen at first will do.
+type Ways = BTreeSet<Signature>;
+
 /// What the control says about a failure.
 enum Controlled {
     Passes,
@@ -304,7 +308,7 @@ impl Hunt {
                 Look::Fails(failures) => failures,
             }
         };
-        let (number, signature) = {
+        let (number, signature, ways) = {
             let mut state = self.state();
             state.documents += 1;
             for event in &generated.events {
@@ -324,6 +328,10 @@ impl Hunt {
             for (one, _) in &failures {
                 state.known.insert(one.clone(), at);
             }
+            let signatures = failures.into_iter().map(|(one, _)| one);
+            let ways: Ways = signatures
+                .filter(|one| one.kind == signature.kind)
+                .collect();
             state.found.push(Counterexample::new(
                 at + 1,
                 &ready.scenario,
@@ -331,13 +339,13 @@ impl Hunt {
                 signature.clone(),
                 failure,
             ));
-            (at, signature)
+            (at, signature, ways)
         };
         (self.say)(&format!(
             "{} fails: {signature}; trying again",
             ready.scenario.id
         ));
-        self.confirm(number, ready, signature).await;
+        self.confirm(number, ready, ways).await;
     }
 
     /// One attempt, through the scheduler of all runs. The longest convergence of what was right is kept in `slowest`.
@@ -395,25 +403,30 @@ impl Hunt {
         look
     }
 
-    fn shows(look: &Look, signature: &Signature) -> bool {
-        matches!(look, Look::Fails(all) if all.iter().any(|(one, _)| one == signature))
+    /// The failure as this attempt shows it, if it does.
+    fn shown<'a>(look: &'a Look, ways: &Ways) -> Option<&'a (Signature, Failure)> {
+        let Look::Fails(all) = look else { return None };
+        all.iter().find(|(one, _)| ways.contains(one))
     }
 
-    /// Where all of a failure's attempts failed in the same way.
-    fn step_of(look: &Look, signature: &Signature) -> Option<usize> {
-        let Look::Fails(all) = look else { return None };
-        let (_, failure) = all.iter().find(|(one, _)| one == signature)?;
+    fn shows(look: &Look, ways: &Ways) -> bool {
+        Self::shown(look, ways).is_some()
+    }
+
+    /// The step that fails.
+    fn step_of(look: &Look, ways: &Ways) -> Option<usize> {
+        let (_, failure) = Self::shown(look, ways)?;
         failure.step.map(|step| step as usize)
     }
 
-    async fn confirm(self: &Arc<Self>, number: usize, ready: Ready, signature: Signature) {
+    async fn confirm(self: &Arc<Self>, number: usize, ready: Ready, ways: Ways) {
         let patient = self.prey.patient(&ready.scenario);
         let mut confirmed = None;
         let mut tries = 0;
         for _ in 0..CONFIRM {
             tries += 1;
             let look = self.certain_attempt(&ready, &patient).await;
-            if Self::shows(&look, &signature) {
+            if Self::shows(&look, &ways) {
                 confirmed = Some(look);
                 break;
             }
@@ -428,7 +441,7 @@ impl Hunt {
         let control = self.prey.control(&ready.scenario);
         if let Some(control) = &control {
             // As often as it took to see the failure.
-            match self.control(&ready, control, &signature, tries).await {
+            match self.control(&ready, control, &ways, tries).await {
                 Controlled::Passes => {}
                 Controlled::Fails => {
                     self.settle(number, Standing::OracleSuspect, false);
@@ -441,7 +454,7 @@ impl Hunt {
                 }
             }
         }
-        let more = {
+        let (signature, more) = {
             let mut state = self.state();
             let before = state.found.iter();
             let before = before.filter(|one| one.standing == Standing::Counterexample);
@@ -451,15 +464,15 @@ impl Hunt {
             one.standing = Standing::Counterexample;
             one.controlled = control.is_some();
             one.seconds = self.started.elapsed().as_secs_f64();
-            more
+            (one.signature.clone(), more)
         };
         (self.say)(&format!(
             "counterexample {} after {:.0} s: {signature}",
             number + 1,
             self.started.elapsed().as_secs_f64()
         ));
-        let step = Self::step_of(&confirmed, &signature);
-        self.reduce(number, ready, signature, step, more).await;
+        let step = Self::step_of(&confirmed, &ways);
+        self.reduce(number, ready, ways, step, more).await;
     }
 
     /// The control has to pass so many attempts. A machine that does other things makes it fail now and then in other ways, so what counts against the
@@ -468,7 +481,7 @@ impl Hunt {
         &self,
         ready: &Ready,
         control: &Arc<Candidate>,
-        signature: &Signature,
+        ways: &Ways,
         passes: u32,
     ) -> Controlled {
         let mut passed = 0;
@@ -476,7 +489,7 @@ impl Hunt {
         for _ in 0..passes + AGAIN - 1 {
             match self.certain_attempt(ready, control).await {
                 Look::Passes | Look::Minor => passed += 1,
-                look if Self::shows(&look, signature) => return Controlled::Fails,
+                look if Self::shows(&look, ways) => return Controlled::Fails,
                 Look::Fails(all) => {
                     if let Some((other, _)) = all.first() {
                         reason = format!("{}: {other}", ready.scenario.id);
@@ -498,7 +511,7 @@ impl Hunt {
     async fn measure(
         &self,
         ready: &Ready,
-        signature: &Signature,
+        ways: &Ways,
         slowest: &Mutex<Duration>,
     ) -> (Tally, Option<usize>) {
         let quick = self.prey.quick(&ready.scenario);
@@ -509,9 +522,9 @@ impl Hunt {
             if matches!(look, Look::Nothing(_)) {
                 break;
             }
-            let shown = Self::shows(&look, signature);
+            let shown = Self::shows(&look, ways);
             if shown {
-                step = Self::step_of(&look, signature);
+                step = Self::step_of(&look, ways);
             }
             tally.add(shown);
             let always = tally.shown == tally.attempts;
@@ -526,7 +539,7 @@ impl Hunt {
         self: &Arc<Self>,
         number: usize,
         ready: Ready,
-        signature: Signature,
+        ways: Ways,
         step: Option<usize>,
         more: bool,
     ) {
@@ -538,7 +551,7 @@ impl Hunt {
         };
         if let Some(budget) = self.options.shrink.filter(|_| !more) {
             let slowest = Mutex::new(Duration::ZERO);
-            let (measured, quick_step) = self.measure(&best, &signature, &slowest).await;
+            let (measured, quick_step) = self.measure(&best, &ways, &slowest).await;
             let slowest = slowest.into_inner().unwrap_or_else(PoisonError::into_inner);
             tally = measured;
             let until = Instant::now() + budget;
@@ -546,7 +559,7 @@ impl Hunt {
                 let subject = Real {
                     hunt: self.clone(),
                     handle: tokio::runtime::Handle::current(),
-                    signature: signature.clone(),
+                    ways: ways.clone(),
                     seed: best.seed,
                     until,
                     slowest: (slowest > Duration::ZERO).then_some(slowest),
@@ -572,7 +585,7 @@ impl Hunt {
         }
         // What counts is that it fails with all the patience of the document, and that the control passes it.
         if best.scenario.steps.len() < original.scenario.steps.len()
-            && !self.stands(&best, &signature, tally).await
+            && !self.stands(&best, &ways, tally).await
         {
             tracing::debug!(
                 "the smaller document does not stand:\n{}",
@@ -581,14 +594,13 @@ impl Hunt {
             best = original.clone();
             self.state().found[number].not_shrunk();
         }
-        self.write(number, &original, &best, &signature, tally)
-            .await;
+        self.write(number, &original, &best, &ways, tally).await;
     }
 
-    async fn stands(&self, ready: &Ready, signature: &Signature, tally: Tally) -> bool {
+    async fn stands(&self, ready: &Ready, ways: &Ways, tally: Tally) -> bool {
         if let Some(control) = self.prey.control(&ready.scenario)
             && !matches!(
-                self.control(ready, &control, signature, 1).await,
+                self.control(ready, &control, ways, 1).await,
                 Controlled::Passes
             )
         {
@@ -597,7 +609,7 @@ impl Hunt {
         }
         let patient = self.prey.patient(&ready.scenario);
         for _ in 0..tries(tally) {
-            if Self::shows(&self.certain_attempt(ready, &patient).await, signature) {
+            if Self::shows(&self.certain_attempt(ready, &patient).await, ways) {
                 return true;
             }
         }
@@ -610,7 +622,7 @@ impl Hunt {
         number: usize,
         original: &Ready,
         best: &Ready,
-        signature: &Signature,
+        ways: &Ways,
         tally: Tally,
     ) {
         let directory = {
@@ -632,10 +644,10 @@ impl Hunt {
             let look = self
                 .attempt(best, patient.clone(), Some(directory.clone()), None)
                 .await;
-            if let Look::Fails(all) = look
-                && let Some((_, failure)) = all.into_iter().find(|(one, _)| one == signature)
-            {
-                self.state().found[number].failure = failure;
+            if let Some((signature, failure)) = Self::shown(&look, ways).cloned() {
+                let one = &mut self.state().found[number];
+                one.signature = signature;
+                one.failure = failure;
                 break;
             }
         }
@@ -688,7 +700,7 @@ fn tries(tally: Tally) -> u32 {
 struct Real {
     hunt: Arc<Hunt>,
     handle: tokio::runtime::Handle,
-    signature: Signature,
+    ways: Ways,
     seed: u64,
     until: Instant,
     slowest: Option<Duration>,
@@ -726,9 +738,7 @@ impl Subject for Real {
             .block_on(hunt.attempt(&ready, candidate, None, None));
         match &look {
             Look::Nothing(_) => Seen::Nothing,
-            look if Hunt::shows(look, &self.signature) => {
-                Seen::Shown(Hunt::step_of(look, &self.signature))
-            }
+            look if Hunt::shows(look, &self.ways) => Seen::Shown(Hunt::step_of(look, &self.ways)),
             _ => Seen::NotShown,
         }
     }
