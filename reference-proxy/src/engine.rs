@@ -366,6 +366,8 @@ impl<S: Seams + ?Sized> Engine<S> {
             SyncKind::Partial
         };
         self.metrics.observe_sync(&BOTH, kind, start.elapsed());
+        // Before flows are looked at: an affinity would lead their next packet back to where they were.
+        self.forget_affinities(backend, first || full)?;
         let mut stale = std::mem::take(&mut self.stale);
         if first {
             stale.extend(self.state.udp());
@@ -377,20 +379,40 @@ impl<S: Seams + ?Sized> Engine<S> {
                 stale,
             });
         }
-        if !self.affinity.is_empty() {
-            let (state, affinity) = (&self.state, &self.affinity);
-            self.seams
-                .forget_affinities(backend, &mut |client, frontend, endpoint| {
-                    affinity.contains(frontend) && !state.affinity_holds(client, frontend, endpoint)
-                })?;
-            self.affinity.clear();
-        }
         tracing::debug!(
             services = work.compiled,
             full,
             "synced in {:.3} ms",
             start.elapsed().as_secs_f64() * 1e3
         );
+        Ok(())
+    }
+
+    /// Forgets affinities that do not hold any more, of `all` frontends or of those that changed. What an earlier process left may be of any time.
+    ///
+    /// A packet that found its way before an affinity went records it again after that, so it is looked again once such packets are gone, until nothing
+    /// is found.
+    fn forget_affinities(&mut self, backend: &mut Backend, all: bool) -> std::io::Result<()> {
+        if !all && self.affinity.is_empty() {
+            return Ok(());
+        }
+        let mut affinities = self.state.affinities();
+        let changed = &self.affinity;
+        let mut wrong = |client, frontend: &Frontend, endpoint| {
+            (all || changed.contains(frontend)) && !affinities.hold(client, frontend, endpoint)
+        };
+        let mut again = self.seams.forget_affinities(backend, &mut wrong)? > 0;
+        again |= self.state.is_sticky();
+        for _ in 1..MOST_LOOKS {
+            if !again {
+                break;
+            }
+            if !old_packets_gone() {
+                thread::sleep(SECOND_LOOK);
+            }
+            again = self.seams.forget_affinities(backend, &mut wrong)? > 0;
+        }
+        self.affinity.clear();
         Ok(())
     }
 
@@ -467,6 +489,9 @@ fn udp(frontend: &Frontend) -> UdpFrontend {
 /// How long after the first look the second one comes where [`old_packets_gone`] cannot tell, or where the kernel could not list everything:
 /// packets that met the old rules may have made an entry while the new ones came into force.
 const SECOND_LOOK: Duration = Duration::from_millis(50);
+
+/// Looks for affinities that do not hold after one change: two do, unless packets come faster than they are handled.
+const MOST_LOOKS: u32 = 5;
 
 /// Waits until every packet that met the old rules has gone its way and made its entry. The kernel handles a packet within one RCU read-side
 /// section, and `MEMBARRIER_CMD_GLOBAL` waits for a grace period (membarrier(2)). Returns whether it could.

@@ -5,14 +5,16 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
 };
+
+use ipnet::IpNet;
 
 use crate::{
     compile::{Compiled, FrontendKind, Surroundings, compile, compile_node, frontends},
     health::{ServiceHealth, ServiceKey as HealthKey},
     model::{Service, ServiceKey, Slice, SliceKey},
-    ruleset::{Changes, Data, Element, Family, Frontend, Key, Protocol, SetId, SetKind, View},
+    ruleset::{Changes, Data, Element, Frontend, Key, Protocol, SetId, SetKind, View},
     seams::{Plain, Seams},
 };
 
@@ -376,41 +378,52 @@ impl State {
         })
     }
 
-    /// Whether a client that returns to `endpoint` by affinity is still served by it.
-    pub fn affinity_holds(
-        &self,
-        client: std::net::IpAddr,
-        frontend: &Frontend,
-        endpoint: (std::net::IpAddr, u16),
-    ) -> bool {
-        let Some(entry) = self.owner(frontend).and_then(|key| self.entries.get(key)) else {
+    /// Whether any Service has session affinity.
+    pub fn is_sticky(&self) -> bool {
+        self.entries.values().any(|entry| entry.affinity.is_some())
+    }
+
+    /// Who may return where by affinity.
+    pub fn affinities(&self) -> Affinities<'_> {
+        let pods = self.node_elements.iter().filter_map(|e| match e.key {
+            Key::Net(net) if e.set.kind == SetKind::Pods => Some(net),
+            _ => None,
+        });
+        Affinities {
+            state: self,
+            pods: pods.collect(),
+            returns: HashMap::new(),
+        }
+    }
+}
+
+/// Judges affinities, many of them one after the other.
+#[derive(Debug)]
+pub struct Affinities<'a> {
+    state: &'a State,
+    pods: Vec<IpNet>,
+    returns: HashMap<&'a ServiceKey, HashSet<(Frontend, Data, View)>>,
+}
+
+impl Affinities<'_> {
+    /// Whether a client that returns to `endpoint` is still served by it.
+    pub fn hold(&mut self, client: IpAddr, frontend: &Frontend, endpoint: (IpAddr, u16)) -> bool {
+        let Some(key) = self.state.owner(frontend) else {
+            return false;
+        };
+        let Some(entry) = self.state.entries.get(key) else {
             return false;
         };
         if entry.affinity.is_none() {
             return false;
         }
-        let own = &entry.compiled.own;
-        let family = Family::of(frontend.ip);
-        let has = |kind| {
-            let set = SetId::new(kind, family);
-            own.iter().any(|e| {
-                e.set == set
-                    && matches!(e.key, Key::Slot(_, f) if f == *frontend)
-                    && e.data == Data::Endpoint(endpoint.0, endpoint.1)
-            })
-        };
-        let external_view = own.iter().any(|e| {
-            e.set == SetId::new(SetKind::External, family) && e.key == Key::Frontend(*frontend)
-        });
-        let pod = self.node_elements.iter().any(|e| {
-            e.set.kind == SetKind::Pods && matches!(e.key, Key::Net(net) if net.contains(&client))
-        });
-        let own_ip = self.around.node.ips.contains(&client);
-        if external_view && !pod && !own_ip {
-            has(SetKind::ExternalEndpoints)
-        } else {
-            has(SetKind::Endpoints)
-        }
+        let inside = self.state.around.node.ips.contains(&client)
+            || self.pods.iter().any(|net| net.contains(&client));
+        let view = if inside { View::Common } else { View::External };
+        let returns = self.returns.entry(key);
+        returns
+            .or_insert_with(|| returns_of(&entry.compiled))
+            .contains(&(*frontend, Data::Endpoint(endpoint.0, endpoint.1), view))
     }
 }
 
@@ -421,7 +434,7 @@ fn affinity_changes(
     timeout_changed: bool,
     out: &mut HashSet<Frontend>,
 ) {
-    let (old, new) = (returns(old), returns(new));
+    let (old, new) = (returns_of(old), returns_of(new));
     out.extend(
         old.iter()
             .filter(|entry| timeout_changed || !new.contains(entry))
@@ -431,7 +444,7 @@ fn affinity_changes(
 
 /// Where a client may return to, by view. A frontend without a view of its own for clients from outside shows them the common one, so that
 /// they lose endpoints when it gets one, although no element is removed.
-fn returns(compiled: &Compiled) -> HashSet<(Frontend, Data, View)> {
+fn returns_of(compiled: &Compiled) -> HashSet<(Frontend, Data, View)> {
     let own = &compiled.own;
     let external: HashSet<Frontend> = own
         .iter()

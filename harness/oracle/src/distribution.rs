@@ -299,6 +299,32 @@ mod tests {
         assert!(distribution(&[500, 250, 250], &[2, 1, 1]) > 0.9);
     }
 
+    /// Each of the three tests, with what it comes to by hand (and binomial sums by Python's `math.comb`).
+    #[test]
+    fn each_test_gives_what_it_comes_to() {
+        // Pearson's: (120 - 125)² / 125 + (60 - 62.5)² / 62.5 + (70 - 62.5)² / 62.5 = 1.2, with two degrees of freedom exp(-0.6).
+        // It begins with 50 expected in every cell; one less, and both tails of the binomial distribution are summed.
+        // Among ten, twenty times the smallest tail: P(X >= 14) of 40, P(X = 0) of 90.
+        let among_ten = |first: u64, n: u64| -> Vec<u64> {
+            let (each, more) = ((n - first) / 9, (n - first) % 9);
+            let others = (0..9).map(|at| each + u64::from(at < more));
+            std::iter::once(first).chain(others).collect()
+        };
+        let cases: [(Vec<u64>, Vec<u32>, f64); 6] = [
+            (vec![120, 60, 70], vec![2, 1, 1], 0.548_811_636_094_026_4),
+            (vec![40, 60], vec![1, 1], 0.045_500_263_896_358_42),
+            (vec![20, 40], vec![1, 1], 0.013_489_293_731_191_86),
+            (among_ten(14, 40), vec![1; 10], 0.000_369_494_753_527_574_5),
+            (among_ten(0, 90), vec![1; 10], 0.001_523_546_960_917_327_9),
+            // Who has no share takes no part.
+            (vec![20, 0, 40], vec![1, 0, 1], 0.013_489_293_731_191_86),
+        ];
+        for (counts, weights, p) in cases {
+            let found = distribution(&counts, &weights);
+            assert!((found / p - 1.0).abs() < 1e-6, "{counts:?}: {found}, not {p}");
+        }
+    }
+
     #[test]
     fn nothing_can_be_said_about_too_little() {
         assert_eq!(distribution(&[], &[]), 1.0);

@@ -1312,6 +1312,8 @@ fn unreadable_objects_are_named() {
 fn objects_give_pods_and_zones() {
     let objects = [
         json!({"kind": "Node", "metadata": {"name": "n1", "labels": {"topology.kubernetes.io/zone": "z"}}}),
+        // What the world says of a node counts.
+        json!({"kind": "Node", "metadata": {"name": "n2", "labels": {"topology.kubernetes.io/zone": "other"}}}),
         json!({"kind": "Pod", "metadata": {"name": "p"}, "spec": {"nodeName": "n1"},
                "status": {"podIP": "10.244.1.50", "podIPs": [{"ip": "10.244.1.50"}, {"ip": "fd00::50"}]}}),
         json!({"kind": "Pod", "metadata": {"name": "h"}, "spec": {"nodeName": "n1", "hostNetwork": true},

@@ -19,6 +19,7 @@ use super::{
     Exit, Failed,
     attempts::Attempts,
     certify::filter_argument,
+    classify::Classify,
     drive::Drive,
     progress::Progress,
     session::{Asked, Session},
@@ -27,7 +28,7 @@ use crate::{
     plan::{Filter, Profile},
     run::{Evidence, keep::Keep, stress::Stress},
     scenario::Span,
-    soak::{ConntrackPressure, Cpu, KEPT_EVIDENCE, LinkChurn, Memory, Rotation, Soak},
+    soak::{ConntrackPressure, Cpu, Gossip, KEPT_EVIDENCE, LinkChurn, Memory, Rotation, Soak},
 };
 
 /// Run the cases again and again for hours.
@@ -56,6 +57,8 @@ pub struct SoakCommand {
     filter: Option<Filter>,
     #[command(flatten)]
     attempts: Attempts,
+    #[command(flatten)]
+    classify: Classify,
     /// Directory for the event log, the reports and the evidence; must not hold an earlier run.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -117,13 +120,15 @@ impl SoakCommand {
         let mut driven = Ok(());
         if session.ended.is_none() {
             let drive = Drive {
-                candidate: session.candidate,
+                candidate: session.candidate.clone(),
                 jobs: session.jobs,
                 evidence: Evidence::below(writing.dir().to_path_buf(), keep.into()),
                 fail_fast: false,
                 endless: false,
                 brief: true,
-                look_into: None,
+                look_into: self
+                    .classify
+                    .experiments(&session.cases, &session.candidate)?,
             };
             let mut file = StatusFile::new(tally);
             file.write(&writing)?;
@@ -152,6 +157,7 @@ fn source(session: &Session, earlier: &[Event], resumed: u64) -> Soak {
         Some(Arc::new(LinkChurn)),
         Some(Arc::new(Memory::of_this_machine())),
         Some(Arc::new(ConntrackPressure)),
+        Some(Arc::new(Gossip)),
     ];
     let rotation = Rotation::new(kinds, resumed as usize);
     let mut source = Soak::new(

@@ -23,19 +23,7 @@ impl Stress for LinkChurn {
     }
 
     fn suits(&self, case: &Case) -> bool {
-        // Faults of nodes may be the same churn, and states are compared with what they were before.
-        let disturbed = |step: &crate::scenario::doc::Step| {
-            step.state.is_some()
-                || step
-                    .fault
-                    .as_ref()
-                    .is_some_and(|fault| fault.node.is_some())
-        };
-        !case
-            .scenario
-            .steps
-            .iter()
-            .any(|step| disturbed(&step.value))
+        leaves_nodes_alone(case)
     }
 
     fn enter<'a>(&'a self, cluster: &'a NetnsCluster) -> BoxFuture<'a, Result<(), String>> {

@@ -272,6 +272,8 @@ fn evidence_of_a_thousand_failures_is_that_of_the_first() {
         "null",
         "--filter",
         "clusterip-basic[ipv4,TCP]",
+        "--classify-budget",
+        "10m",
         "--out",
         "out",
     ];
@@ -293,6 +295,11 @@ fn evidence_of_a_thousand_failures_is_that_of_the_first() {
     assert_eq!(groups.iter().sum::<u64>(), attempts.len() as u64);
     let first: u64 = groups.iter().map(|attempts| 3.min(*attempts)).sum();
     assert!(first < attempts.len() as u64, "{groups:?}");
+    let causes = report["causes"].as_array().expect("causes");
+    assert!(
+        causes.iter().any(|cause| cause["class"] == "broken"),
+        "{report:#}"
+    );
     assert_eq!(kept as u64, first, "{groups:?}");
     let directories = fs::read_dir(out.join("cases/clusterip-basic[ipv4,TCP]")).expect("evidence");
     assert_eq!(directories.count(), kept);

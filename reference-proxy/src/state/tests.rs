@@ -254,12 +254,14 @@ proptest! {
                 held.extend(clients.map(|client| (client, frontend, (ip, port))));
             }
         }
-        held.retain(|(client, frontend, endpoint)| state.affinity_holds(*client, frontend, *endpoint));
+        let mut before = state.affinities();
+        held.retain(|(client, frontend, endpoint)| before.hold(*client, frontend, *endpoint));
         let service = others.0.unwrap_or(Service { internal_local, external_local, ..service });
         let work = tell(&mut state, service, others.1.unwrap_or(slices));
+        let mut after = state.affinities();
         for (client, frontend, endpoint) in held {
             prop_assert!(
-                work.affinity.contains(&frontend) || state.affinity_holds(client, &frontend, endpoint),
+                work.affinity.contains(&frontend) || after.hold(client, &frontend, endpoint),
                 "{client} still returns to {endpoint:?} at {frontend:?}",
             );
         }
