@@ -484,8 +484,9 @@ fn affinity() -> io::Result<()> {
     state.set_slice(&key, Some(slice(&key, &rest, port4)));
     let mut work = state.sync();
     table.apply(&mut work.changes)?;
+    let mut affinities = state.affinities();
     let forgotten = table.forget_affinities(|client, frontend, endpoint| {
-        work.affinity.contains(frontend) && !state.affinity_holds(client, frontend, endpoint)
+        work.affinity.contains(frontend) && !affinities.hold(client, frontend, endpoint)
     })?;
     ensure(forgotten == 1, format!("forgot {forgotten} affinities"))?;
     let answers = ask_often("10.96.0.1:80", 8)?;
@@ -530,8 +531,9 @@ fn affinity_of_a_silent_sender() -> io::Result<()> {
     state.set_slice(&key, Some(listed(&rest)));
     let mut work = state.sync();
     table.apply(&mut work.changes)?;
+    let mut affinities = state.affinities();
     let forgotten = table.forget_affinities(|client, frontend, endpoint| {
-        work.affinity.contains(frontend) && !state.affinity_holds(client, frontend, endpoint)
+        work.affinity.contains(frontend) && !affinities.hold(client, frontend, endpoint)
     })?;
     ensure(forgotten == 1, format!("forgot {forgotten} affinities"))?;
     sender.send(b"two")?;

@@ -310,10 +310,12 @@ mod tests {
             let others = (0..9).map(|at| each + u64::from(at < more));
             std::iter::once(first).chain(others).collect()
         };
-        let cases: [(Vec<u64>, Vec<u32>, f64); 6] = [
+        let cases: [(Vec<u64>, Vec<u32>, f64); 7] = [
             (vec![120, 60, 70], vec![2, 1, 1], 0.548_811_636_094_026_4),
             (vec![40, 60], vec![1, 1], 0.045_500_263_896_358_42),
             (vec![20, 40], vec![1, 1], 0.013_489_293_731_191_86),
+            // 12,341 outcomes, few enough to sum up those that are no more probable.
+            (vec![18, 8, 7, 7], vec![1; 4], 0.058_476_759_881_691_41),
             (among_ten(14, 40), vec![1; 10], 0.000_369_494_753_527_574_5),
             (among_ten(0, 90), vec![1; 10], 0.001_523_546_960_917_327_9),
             // Who has no share takes no part.
@@ -321,7 +323,10 @@ mod tests {
         ];
         for (counts, weights, p) in cases {
             let found = distribution(&counts, &weights);
-            assert!((found / p - 1.0).abs() < 1e-6, "{counts:?}: {found}, not {p}");
+            assert!(
+                (found / p - 1.0).abs() < 1e-6,
+                "{counts:?}: {found}, not {p}"
+            );
         }
     }
 

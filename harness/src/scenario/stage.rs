@@ -34,6 +34,8 @@ pub struct PodState {
     pub exists: bool,
     /// Its servers listen.
     pub listening: bool,
+    /// It was stopped.
+    pub gone: bool,
 }
 
 /// The API server refused something, or an object is not what the oracle can read.
@@ -94,6 +96,7 @@ impl Stage {
                     spec: pod.clone(),
                     exists: pod.started,
                     listening: pod.started,
+                    gone: false,
                 },
             );
             if pod.started {
@@ -217,16 +220,17 @@ impl Stage {
             )
         })?;
         let action = format!("pod {name}: {verb:?}");
-        let starts = verb == PodVerb::Start;
-        if starts == state.exists {
-            return Err(StageError::new(
-                action,
-                if starts {
-                    "it runs already"
-                } else {
-                    "it does not run"
-                },
-            ));
+        let mistake = match (verb == PodVerb::Start, state.exists) {
+            (true, true) => Some("it runs already"),
+            (false, false) => Some("it does not run"),
+            // As in a cluster, where a name may come back and the pod does not.
+            (true, false) if state.gone => {
+                Some("it was stopped, and a pod that is gone does not come back; start another one")
+            }
+            _ => None,
+        };
+        if let Some(mistake) = mistake {
+            return Err(StageError::new(action, mistake));
         }
         match verb {
             PodVerb::Start => {
@@ -251,7 +255,9 @@ impl Stage {
         let state = self.pods.get_mut(name).expect("looked up above");
         match verb {
             PodVerb::Start => (state.exists, state.listening) = (true, true),
-            PodVerb::Stop => (state.exists, state.listening) = (false, false),
+            PodVerb::Stop => {
+                (state.exists, state.listening, state.gone) = (false, false, true);
+            }
             PodVerb::Deafen => state.listening = false,
             PodVerb::Resume => state.listening = true,
             _ => {}

@@ -77,6 +77,11 @@ const BREAKS: &[(&str, &str, &str)] = &[
         "expect: refused",
     ),
     (
+        "a pod that comes back",
+        "  - probe:",
+        "  - pod: {name: web, action: stop}\n  - pod: {name: web, action: start}\n  - probe:",
+    ),
+    (
         "two verbs in a step",
         "  - probe:",
         "  - converge: {}\n    probe:",
