@@ -79,19 +79,6 @@ impl State {
         }
     }
 
-    /// What is known about the node.
-    pub fn surroundings(&self) -> &Surroundings {
-        &self.around
-    }
-
-    /// How many Services there are.
-    pub fn services(&self) -> usize {
-        self.entries
-            .values()
-            .filter(|entry| entry.service.is_some())
-            .count()
-    }
-
     /// Whether nothing changed since the last [`State::sync`].
     pub fn is_settled(&self) -> bool {
         self.dirty.is_empty() && self.reclaim.is_empty() && !self.moved

@@ -188,6 +188,83 @@ fn internal_policy_local_without_local_endpoints_drops() {
     insta::assert_snapshot!(elements(&state));
 }
 
+/// What the metric `sync_proxy_rules_no_local_endpoints_total` of kube-proxy counts: internal, external; IPv4, IPv6.
+#[test]
+fn policies_without_endpoints_here_are_counted() {
+    let here = json!([{"addresses": ["10.244.1.11"], "nodeName": "node1"}]);
+    let there = json!([{"addresses": ["10.244.2.11"], "nodeName": "node2"}]);
+    let six = json!([{"addresses": ["fd00:244:0:2::b"], "nodeName": "node2"}]);
+    for (internal, external, family, endpoints, counts) in [
+        ("Local", "Cluster", "IPv4", &there, [[1, 0], [0, 0]]),
+        ("Cluster", "Local", "IPv4", &there, [[0, 0], [1, 0]]),
+        ("Local", "Local", "IPv4", &there, [[1, 0], [1, 0]]),
+        ("Local", "Local", "IPv6", &six, [[0, 1], [0, 1]]),
+        ("Cluster", "Cluster", "IPv4", &there, [[0, 0], [0, 0]]),
+        ("Local", "Local", "IPv4", &here, [[0, 0], [0, 0]]),
+        ("Local", "Local", "IPv4", &json!([]), [[0, 0], [0, 0]]),
+    ] {
+        let spec = web(json!({
+            "type": "NodePort",
+            "clusterIPs": ["10.96.0.1", "fd00:96::1"],
+            "internalTrafficPolicy": internal,
+            "externalTrafficPolicy": external,
+            "ports": [{"name": "web", "port": 80, "nodePort": 30080}],
+        }));
+        let state = state(&[
+            service("web", spec),
+            slice("web-1", "web", family, endpoints.clone()),
+        ]);
+        let found = state.no_local_endpoints();
+        assert_eq!(found, counts, "{internal} {external} {endpoints}");
+    }
+}
+
+#[test]
+fn source_ranges_restrict_addresses_of_their_family() {
+    let mut spec = json!({
+        "type": "LoadBalancer",
+        "clusterIPs": ["10.96.0.1", "fd00:96::1"],
+        "ports": [{"name": "web", "port": 80}],
+    });
+    let restricted = |spec: &Value| -> Vec<String> {
+        let mut object = service("web", web(spec.clone()));
+        object["status"] = json!({"loadBalancer": {"ingress": [{"ip": "203.0.113.1"}, {"ip": "2001:db8:113::1"}]}});
+        elements(&state(&[object]))
+            .lines()
+            .filter(|line| line.starts_with("restricted") || line.starts_with("source-ranges"))
+            .map(str::to_owned)
+            .collect()
+    };
+    assert!(restricted(&spec).is_empty());
+    spec["loadBalancerSourceRanges"] = json!(["192.0.2.0/24"]);
+    insta::assert_snapshot!(restricted(&spec).join("\n"));
+}
+
+/// Endpoints of a family in which the Service has no address serve nobody (KEP-563).
+#[test]
+fn health_counts_endpoints_of_the_families_of_the_service() {
+    let spec = web(json!({
+        "type": "LoadBalancer",
+        "externalTrafficPolicy": "Local",
+        "healthCheckNodePort": 32000,
+        "ports": [{"name": "web", "port": 80}],
+    }));
+    let six = json!([
+        {"addresses": ["fd00:244:0:1::b"], "nodeName": "node1"},
+        {"addresses": ["fd00:244:0:1::c"], "nodeName": "node1"},
+    ]);
+    let state = state(&[
+        service("web", spec),
+        slice("web-4", "web", "IPv4", two_endpoints()),
+        slice("web-6", "web", "IPv6", six),
+    ]);
+    let found: Vec<_> = state
+        .health()
+        .map(|(_, health)| health.local_endpoints)
+        .collect();
+    assert_eq!(found, [1]);
+}
+
 #[test]
 fn terminating_endpoints_are_the_last_resort() {
     let terminating = json!({"ready": false, "serving": true, "terminating": true});
