@@ -10,7 +10,10 @@ use std::{
 use probe::{client::AgentError, proto::now};
 use reports::event::{EventBody, Failure};
 
-use super::{findings::Findings, former::Former, steps::flow::RunningFlow, steps::state::Baseline};
+use super::{
+    findings::Findings, former::Former, mixture::Mixtures, steps::flow::RunningFlow,
+    steps::state::Baseline,
+};
 use crate::{
     candidate::Candidate,
     cluster::{ClusterError, NetnsCluster, Settings},
@@ -48,6 +51,8 @@ pub struct Attempt<'a> {
     pub(super) pressed: BTreeMap<String, u32>,
     /// Frontends and endpoints that exist or existed in this attempt.
     pub(super) former: Former,
+    /// What the candidate may know of the objects.
+    pub(super) mixtures: Mixtures,
     /// Sweeps made so far.
     pub(super) sweeps: usize,
     /// Packets to a node's loopback address that are under way.
@@ -134,6 +139,7 @@ impl<'a> Attempt<'a> {
             starving: BTreeMap::new(),
             pressed: BTreeMap::new(),
             former: Former::default(),
+            mixtures: Mixtures::default(),
             sweeps: 0,
             neighbour: None,
             blind: BTreeSet::new(),

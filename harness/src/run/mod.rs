@@ -8,6 +8,7 @@ mod findings;
 mod former;
 pub mod keep;
 mod levels;
+mod mixture;
 mod neighbour;
 pub mod pause;
 mod remains;

@@ -78,9 +78,12 @@ impl Attempt<'_> {
                     }
                     let since = right_since.saturating_sub(self.last_change);
                     self.findings.converged(since as f64 / 1e6);
-                    return self
-                        .sweep(step, &cells, until.max(now() + deadline / 2))
-                        .await;
+                    self.sweep(step, &cells, until.max(now() + deadline / 2))
+                        .await?;
+                    if step.sweep.is_none() && self.blind.is_empty() && !self.findings.is_over() {
+                        self.mixtures.settle();
+                    }
+                    return Ok(());
                 }
             }
             right_since = None;

@@ -154,7 +154,13 @@ impl Attempt<'_> {
         self.findings
             .note(format!("flow {name}: {kind:?} {}", cell.label()));
         let wait = step.established.unwrap_or(cell.wants_answer());
-        let ever_allowed = allowed(&cell.expectation);
+        let model = self.model()?;
+        self.mixtures.add(&model);
+        let ever_allowed = self
+            .mixtures
+            .all()
+            .flat_map(|state| allowed_at(&state, &cell))
+            .collect();
         self.flows.insert(
             name.into(),
             RunningFlow {
@@ -174,14 +180,14 @@ impl Attempt<'_> {
 
     /// After every step: who else may answer the running flows from now on.
     pub(in crate::run) fn note_allowed(&mut self) -> Result<(), Stop> {
-        if self.flows.is_empty() {
+        let model = self.model()?;
+        if !self.mixtures.add(&model) || self.flows.is_empty() {
             return Ok(());
         }
-        let model = self.model()?;
-        for flow in self.flows.values_mut() {
-            let to = &flow.cell.to.destination;
-            flow.ever_allowed
-                .extend(allowed(&oracle::expect(&model, &flow.cell.from.source, to)));
+        for state in self.mixtures.of_newest() {
+            for flow in self.flows.values_mut() {
+                flow.ever_allowed.extend(allowed_at(&state, &flow.cell));
+            }
         }
         Ok(())
     }
@@ -489,6 +495,15 @@ fn allowed(expectation: &oracle::Expectation) -> Allowed {
             _ => Vec::new(),
         })
         .collect()
+}
+
+/// Who may answer a flow according to these objects.
+fn allowed_at(state: &oracle::Cluster, cell: &Cell) -> Allowed {
+    allowed(&oracle::expect(
+        state,
+        &cell.from.source,
+        &cell.to.destination,
+    ))
 }
 
 /// Whether one answer is what the expectation allows.
