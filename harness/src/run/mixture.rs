@@ -99,7 +99,7 @@ mod tests {
             .map(|cluster| {
                 let service = serde_json::to_value(&cluster.services[0]).expect("a value");
                 let slice = &cluster.slices[0];
-                let address = slice.endpoints().next().expect("an endpoint").addresses[0].clone();
+                let address = slice.endpoints()[0].addresses[0].clone();
                 format!(
                     "{} {address}",
                     service["spec"]["internalTrafficPolicy"]

@@ -121,21 +121,26 @@ fn service() -> impl Strategy<Value = Service> {
         )
 }
 
+fn zone() -> impl Strategy<Value = Option<Box<str>>> {
+    prop::sample::select(vec![None, Some("a".into()), Some("b".into())])
+}
+
 fn slice() -> impl Strategy<Value = Slice> {
-    let endpoint =
-        (any::<(bool, bool)>(), 0..6u8, 0..4u8).prop_map(|((family, local), last, state)| {
-            Endpoint {
-                ip: ip(family, last + 100),
-                state: match state {
-                    0 => EndpointState::Unusable { serving: false },
-                    1 => EndpointState::Terminating,
-                    _ => EndpointState::Ready,
-                },
-                local,
-                for_this_node: None,
-                zones: Box::default(),
-            }
-        });
+    // Hints count when all endpoints have them.
+    let hint = prop::sample::select(vec!["a", "a", "b"]);
+    let endpoint = (any::<(bool, bool)>(), 0..6u8, 0..4u8, hint).prop_map(
+        |((family, local), last, state, zone)| Endpoint {
+            ip: ip(family, last + 100),
+            state: match state {
+                0 => EndpointState::Unusable { serving: false },
+                1 => EndpointState::Terminating,
+                _ => EndpointState::Ready,
+            },
+            local,
+            for_this_node: None,
+            zones: [zone.into()].into(),
+        },
+    );
     let ports = prop::collection::vec((0..3u8, protocol(), 8080..8082u16), 0..3);
     (0..4u8, ports, prop::collection::vec(endpoint, 0..5)).prop_map(|(owner, ports, endpoints)| {
         Slice {
@@ -153,17 +158,23 @@ fn slice() -> impl Strategy<Value = Slice> {
     })
 }
 
+/// Few of each, so that often one differs and the others do not.
 fn surroundings() -> impl Strategy<Value = Surroundings> {
-    (ips(), ips()).prop_map(|(node, node_port_ips)| Surroundings {
-        node: Node {
-            ips: node,
-            pod_cidrs: vec!["10.0.0.96/28".parse().expect("a range")],
-            zone: None,
-            eligible: true,
+    let range = prop::sample::select(vec!["10.0.0.96/28", "10.0.0.102/31"]);
+    let addresses =
+        || prop::sample::select(vec![vec![ip(true, 0)], vec![ip(true, 1), ip(false, 100)]]);
+    (addresses(), addresses(), range, zone(), any::<bool>()).prop_map(
+        |(ips, node_port_ips, range, zone, eligible)| Surroundings {
+            node: Node {
+                ips,
+                pod_cidrs: vec![range.parse().expect("a range")],
+                zone,
+                eligible,
+            },
+            node_port_ips,
+            cluster_cidrs: Vec::new(),
         },
-        node_port_ips,
-        cluster_cidrs: Vec::new(),
-    })
+    )
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -222,9 +233,23 @@ proptest! {
                     prop_assert_eq!(as_map(state.elements()), expected);
                     prop_assert_eq!(state.no_local_endpoints(), scratch.no_local_endpoints());
                     prop_assert_eq!(state.udp(), scratch.udp());
+                    prop_assert!(state.is_settled());
+                    let known: HashSet<_> = state.service_keys().cloned().collect();
+                    prop_assert_eq!(known, services.keys().map(|number| service_key(*number)).collect());
+                    prop_assert_eq!(state.slice_keys().count(), slices.len());
                 }
             }
         }
+        // When all is gone, nothing is kept.
+        for number in services.into_keys() {
+            state.set_service(&service_key(number), None);
+        }
+        for number in slices.into_keys() {
+            state.set_slice(&format!("default/e{number}").into(), None);
+        }
+        state.sync();
+        prop_assert!(state.entries.is_empty(), "{:?}", state.entries);
+        prop_assert!(state.claims.is_empty() && state.shared.is_empty() && state.health_services.is_empty());
     }
 
     /// Whoever loses an affinity is among those whose affinities are looked at.
@@ -294,6 +319,80 @@ proptest! {
     }
 }
 
+/// A Service with a node port and one endpoint in `default/e0`.
+fn exposed() -> (Service, Slice) {
+    let service = Service {
+        cluster_ips: vec![ip(true, 1)],
+        external_ips: Vec::new(),
+        load_balancer_ips: Vec::new(),
+        source_ranges: Vec::new(),
+        ports: vec![ServicePort {
+            name: "p0".into(),
+            protocol: Protocol::Tcp,
+            port: 80,
+            node_port: Some(30000),
+        }],
+        affinity: None,
+        internal_local: false,
+        external_local: false,
+        health_check_node_port: None,
+    };
+    let slice = Slice {
+        service: service_key(0),
+        ports: vec![SlicePort {
+            name: "p0".into(),
+            protocol: Protocol::Tcp,
+            port: 8080,
+        }],
+        endpoints: vec![Endpoint {
+            ip: ip(true, 100),
+            state: EndpointState::Ready,
+            local: false,
+            for_this_node: None,
+            zones: Box::default(),
+        }],
+    };
+    (service, slice)
+}
+
+#[test]
+fn each_change_unsettles_and_costs_what_it_touches() {
+    let (service, slice) = exposed();
+    let mut state = State::new(Surroundings::default());
+    let mut work = |change: &dyn Fn(&mut State) -> bool, what: &str| {
+        assert!(state.is_settled(), "before {what}");
+        assert!(change(&mut state), "{what} is a change");
+        assert!(!state.is_settled(), "after {what}");
+        assert!(!change(&mut state), "{what} is none twice");
+        state.sync().compiled
+    };
+    let compiled = work(
+        &|state| state.set_service(&service_key(0), Some(service.clone())),
+        "a Service",
+    );
+    assert_eq!(compiled, 1);
+    let key: SliceKey = "default/e0".into();
+    let compiled = work(
+        &|state| state.set_slice(&key, Some(slice.clone())),
+        "a slice",
+    );
+    assert_eq!(compiled, 1);
+    // No rule depends on it.
+    let mut around = Surroundings::default();
+    around.node.eligible = !around.node.eligible;
+    let compiled = work(&|state| state.set_surroundings(around.clone()), "a taint");
+    assert_eq!(compiled, 0);
+    let addressed = Surroundings {
+        node_port_ips: vec![ip(true, 0)],
+        ..around
+    };
+    let compiled = work(
+        &|state| state.set_surroundings(addressed.clone()),
+        "an address",
+    );
+    assert_eq!(compiled, 1);
+}
+
 /// Two Services swap their node ports in one batch (kubernetes/kubernetes#128829): every element is replaced, none removed or added.
 #[test]
 fn swapped_node_ports_are_replacements() {
@@ -302,40 +401,19 @@ fn swapped_node_ports_are_replacements() {
         ..Surroundings::default()
     };
     let mut state = State::new(around);
-    let with = |node_port, cluster_ip: u8| Service {
-        cluster_ips: vec![ip(true, cluster_ip)],
-        external_ips: Vec::new(),
-        load_balancer_ips: Vec::new(),
-        source_ranges: Vec::new(),
-        ports: vec![ServicePort {
-            name: "p0".into(),
-            protocol: Protocol::Tcp,
-            port: 80,
-            node_port: Some(node_port),
-        }],
-        affinity: None,
-        internal_local: false,
-        external_local: false,
-        health_check_node_port: None,
+    let (service, slice) = exposed();
+    let with = |node_port, cluster_ip: u8| {
+        let mut service = service.clone();
+        service.cluster_ips = vec![ip(true, cluster_ip)];
+        service.ports[0].node_port = Some(node_port);
+        service
     };
     for (number, node_port) in [(0, 30000), (1, 30001)] {
         state.set_service(&service_key(number), Some(with(node_port, number + 1)));
         let key: SliceKey = format!("default/e{number}").into();
-        let slice = Slice {
-            service: service_key(number),
-            ports: vec![SlicePort {
-                name: "p0".into(),
-                protocol: Protocol::Tcp,
-                port: 8080,
-            }],
-            endpoints: vec![Endpoint {
-                ip: ip(true, number + 100),
-                state: EndpointState::Ready,
-                local: false,
-                for_this_node: None,
-                zones: Box::default(),
-            }],
-        };
+        let mut slice = slice.clone();
+        slice.service = service_key(number);
+        slice.endpoints[0].ip = ip(true, number + 100);
         state.set_slice(&key, Some(slice));
     }
     state.sync();
