@@ -19,6 +19,8 @@ use super::{
 pub struct Shape {
     /// New connections per cell.
     pub count: u32,
+    /// New connections of each cell, in the place of `count`.
+    pub counts: Vec<u32>,
     /// Request payload in bytes.
     pub payload: u32,
     /// Reply payload in bytes.
@@ -52,6 +54,7 @@ impl Default for Shape {
     fn default() -> Self {
         Self {
             count: 1,
+            counts: Vec::new(),
             payload: 0,
             reply: 0,
             lengths: Vec::new(),
@@ -88,7 +91,8 @@ pub struct Seen {
 /// What is asked of the proportions in which endpoints are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proportions {
-    /// No endpoint of a Service port is left out on any node; its frontends are taken together.
+    /// No endpoint of a Service port is left out on any node. Its frontends are taken together as far as one traffic policy decides about all of
+    /// them: a proxy that has not heard yet that a policy is no longer `Local` is right at the others.
     PerService,
     /// No endpoint is left out at any frontend on any node.
     PerFrontend,
@@ -106,7 +110,12 @@ impl Proportions {
                 let (namespace, name) = &frontend.service;
                 let (port, protocol, family) =
                     (&frontend.port_name, frontend.protocol, frontend.family);
-                format!("{namespace}/{name} {port} {protocol} {family}")
+                let view = match (frontend.kind, &cell.from.source) {
+                    (oracle::FrontendKind::ClusterIp, _) => "at the ClusterIP",
+                    (_, oracle::Source::Outside { .. }) => "from outside",
+                    _ => "at external addresses",
+                };
+                format!("{namespace}/{name} {port} {protocol} {family} {view}")
             }
             _ => cell.to.label.clone(),
         }
@@ -156,7 +165,10 @@ impl Attempt<'_> {
                 cell.bind(),
             );
             let spec = if cell.wants_answer() {
-                spec
+                ConnectSpec {
+                    count: shape.counts.get(index).copied().unwrap_or(spec.count),
+                    ..spec
+                }
             } else {
                 ConnectSpec {
                     count: spec.count.min(FEW),
@@ -431,24 +443,31 @@ pub fn wrong(cells: &[Cell], seen: &Seen, proportions: Proportions) -> Vec<Wrong
     found
 }
 
-/// How many tries each cell of a group needs so that a fresh endpoint that is missing, or a stale one that is still
-/// there, is seen: the clients of one node and the frontends of one Service port share the work.
-pub fn confirming_count(cells: &[Cell]) -> u32 {
-    let mut clients: BTreeMap<(String, String), u32> = BTreeMap::new();
-    let mut endpoints = 1;
+/// How many tries each cell needs so that a fresh endpoint that is missing, or a stale one that is still there, is seen: the cells of a group
+/// share the work.
+pub fn confirming_counts(cells: &[Cell]) -> Vec<u32> {
+    let group = |cell: &Cell| {
+        let node = cell.decided_by().to_owned();
+        (node, Proportions::PerService.group(cell))
+    };
+    // How many cells, and of how many endpoints.
+    let mut groups: BTreeMap<(String, String), (u32, usize)> = BTreeMap::new();
     for cell in cells {
         if let [Want::Endpoints { shares, .. }] = cell.expectation.outcomes.as_slice() {
-            let node = cell.decided_by().to_owned();
-            *clients
-                .entry((node, Proportions::PerService.group(cell)))
-                .or_default() += 1;
-            endpoints = endpoints.max(shares.len());
+            let (size, endpoints) = groups.entry(group(cell)).or_default();
+            *size += 1;
+            *endpoints = (*endpoints).max(shares.len());
         }
     }
-    let fewest = clients.values().copied().min().unwrap_or(1).max(1);
-    // One more than the endpoints that may answer: the stale one that may not.
-    let needed = oracle::attempts_to_see_all(endpoints + 1) as u32;
-    needed.div_ceil(fewest).clamp(2, 60)
+    cells
+        .iter()
+        .map(|cell| {
+            let (size, endpoints) = groups.get(&group(cell)).copied().unwrap_or((1, 1));
+            // One more than the endpoints that may answer: the stale one that may not.
+            let needed = oracle::attempts_to_see_all(endpoints + 1) as u32;
+            needed.div_ceil(size).clamp(2, 60)
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -521,7 +540,7 @@ steps:
             controls: 0,
         };
         assert!(wrong(&cells, &seen, Proportions::PerService).is_empty());
-        let together = confirming_count(&cells);
+        let together = confirming_counts(&cells);
         for cell in &mut cells {
             cell.alone = true;
         }
@@ -529,7 +548,9 @@ steps:
         let kinds: Vec<MismatchKind> = found.iter().map(|wrong| wrong.mismatch.kind).collect();
         assert_eq!(kinds, [MismatchKind::EndpointNeverChosen; 2]);
         // Each has to see all endpoints by itself.
-        assert!(confirming_count(&cells) > together);
+        for (alone, together) in confirming_counts(&cells).into_iter().zip(together) {
+            assert!(alone > together);
+        }
     }
 
     fn report(outcomes: &[Outcome]) -> proto::ConnectReport {

@@ -49,7 +49,7 @@ impl Attempt<'_> {
             ..Shape::default()
         };
         let mut confirm = Shape {
-            count: round::confirming_count(&cells),
+            counts: round::confirming_counts(&cells),
             patience_ms: CONFIRM_MS,
             ..Shape::default()
         };

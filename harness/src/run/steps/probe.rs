@@ -28,6 +28,7 @@ impl Attempt<'_> {
         let timeout = step.timeout.map(|span| span.0.as_millis() as u32);
         let shape = Shape {
             count: step.count,
+            counts: Vec::new(),
             payload: step.payload,
             reply: step.reply,
             lengths: step
