@@ -98,7 +98,8 @@ impl PrivateKey {
     /// # Errors
     /// [`KeyError::Read`] and [`KeyError::NoKey`].
     pub fn read(path: &Path) -> Result<Self, KeyError> {
-        let wanted = "private ed25519 key in PKCS#8 PEM (harness sign --generate-key FILE makes one)";
+        let wanted =
+            "private ed25519 key in PKCS#8 PEM (harness sign --generate-key FILE makes one)";
         let text = text(path, wanted)?;
         if text.contains("-----BEGIN PUBLIC KEY-----") {
             let reason = "it is a public key, and signing takes the private one".into();
@@ -157,7 +158,8 @@ impl PublicKey {
         let wanted = "public ed25519 key in PEM";
         let text = text(path, wanted)?;
         if text.contains("PRIVATE KEY-----") {
-            let reason = "it is a private key, and verifying takes the public one (FILE.pub)".into();
+            let reason =
+                "it is a private key, and verifying takes the public one (FILE.pub)".into();
             return Err(no_key(path, wanted, reason));
         }
         Self::from_pem(&text).map_err(|reason| no_key(path, wanted, reason))
@@ -202,8 +204,8 @@ fn no_key(path: &Path, wanted: &'static str, reason: String) -> KeyError {
 
 fn text(path: &Path, wanted: &'static str) -> Result<String, KeyError> {
     let mut bytes = Vec::new();
-    let read = std::fs::File::open(path)
-        .and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes));
+    let read =
+        std::fs::File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes));
     read.map_err(|source| KeyError::Read {
         path: path.to_path_buf(),
         source,
@@ -291,14 +293,23 @@ mod tests {
             assert!(error.is_usage());
         };
         says(PublicKey::read(&path).unwrap_err(), "it is a private key");
-        says(PrivateKey::read(&public).err().unwrap(), "it is a public key");
+        says(
+            PrivateKey::read(&public).err().unwrap(),
+            "it is a public key",
+        );
         let note = dir.path().join("note");
         std::fs::write(&note, "not a key").unwrap();
         says(PublicKey::read(&note).unwrap_err(), "is no public ed25519");
-        says(PrivateKey::read(&note).err().unwrap(), "is no private ed25519");
+        says(
+            PrivateKey::read(&note).err().unwrap(),
+            "is no private ed25519",
+        );
         std::fs::write(&note, vec![b'x'; 1 << 20]).unwrap();
         says(PublicKey::read(&note).unwrap_err(), "it is no PEM file");
-        says(PublicKey::read(&dir.path().join("gone")).unwrap_err(), "cannot be read");
+        says(
+            PublicKey::read(&dir.path().join("gone")).unwrap_err(),
+            "cannot be read",
+        );
     }
 
     /// RFC 8410, section 10.3: the private key of an example and its public key.
@@ -322,6 +333,9 @@ mod tests {
         );
         let written = dir.path().join("again");
         key.write(&written).unwrap();
-        assert_eq!(std::fs::read(&written).unwrap(), std::fs::read(&path).unwrap());
+        assert_eq!(
+            std::fs::read(&written).unwrap(),
+            std::fs::read(&path).unwrap()
+        );
     }
 }

@@ -91,8 +91,8 @@ fn envelope(path: &Path, findings: &mut Findings) -> Result<Option<Vec<u8>>, Fil
 
 /// Who signed what in an envelope. Every signature in it has to hold: one that nobody can check is one that somebody added.
 fn signed(bytes: &[u8], named: &[PublicKey]) -> Result<Signed, (Kind, String)> {
-    let (envelope, body) = Envelope::open(bytes)
-        .map_err(|error| (Kind::Envelope, format!("{FILE_NAME}: {error}")))?;
+    let (envelope, body) =
+        Envelope::open(bytes).map_err(|error| (Kind::Envelope, format!("{FILE_NAME}: {error}")))?;
     let payload_type = envelope.payload_type.as_str();
     if payload_type != PAYLOAD_TYPE {
         let what = format!("{FILE_NAME}: its payload is {payload_type:?} and not {PAYLOAD_TYPE:?}");
@@ -136,8 +136,12 @@ fn signed(bytes: &[u8], named: &[PublicKey]) -> Result<Signed, (Kind, String)> {
 }
 
 fn parse(body: &[u8]) -> Result<Statement, (Kind, String)> {
-    let statement: Statement = serde_json::from_slice(body)
-        .map_err(|error| (Kind::Statement, format!("{FILE_NAME}: its payload: {error}")))?;
+    let statement: Statement = serde_json::from_slice(body).map_err(|error| {
+        (
+            Kind::Statement,
+            format!("{FILE_NAME}: its payload: {error}"),
+        )
+    })?;
     for (is, wanted) in [
         (&statement.statement_type, STATEMENT_TYPE),
         (&statement.predicate_type, PREDICATE_TYPE),

@@ -110,13 +110,7 @@ fn fold(path: &Path, agreed: &mut Agreed, findings: &mut Findings) {
     }
 }
 
-fn compare_json(
-    text: &str,
-    report: &Report,
-    folded: &Report,
-    sure: bool,
-    findings: &mut Findings,
-) {
+fn compare_json(text: &str, report: &Report, folded: &Report, sure: bool, findings: &mut Findings) {
     let rendered = json::render(folded);
     if rendered == text {
         return;
@@ -165,7 +159,9 @@ fn compare_junit(
         .filter(|name| theirs.get(*name) != ours.get(*name))
         .map(|name| {
             let word = |results: &BTreeMap<String, Vec<&'static str>>| {
-                results.get(name).map_or("absent".to_owned(), |all| all.join(" and "))
+                results
+                    .get(name)
+                    .map_or("absent".to_owned(), |all| all.join(" and "))
             };
             format!("{name} ({}, by the log {})", word(&theirs), word(&ours))
         })
@@ -197,7 +193,10 @@ fn results(document: &Document) -> BTreeMap<String, Vec<&'static str>> {
                 },
                 TestCaseStatus::Skipped { .. } => "skipped",
             };
-            results.entry(case.name.to_string()).or_default().push(result);
+            results
+                .entry(case.name.to_string())
+                .or_default()
+                .push(result);
         }
     }
     results

@@ -29,10 +29,7 @@ pub fn complete(report: &Report, files: &Listing, findings: &mut Findings) {
         .map(|case| case.id.as_str())
         .collect();
     if !not_run.is_empty() {
-        let what = format!(
-            "planned and never tried: {}",
-            listed(&not_run, MAX_TOLD)
-        );
+        let what = format!("planned and never tried: {}", listed(&not_run, MAX_TOLD));
         findings.broken(Kind::NotRun, what);
     }
     for case in report.cases_with(CaseVerdict::Skip) {

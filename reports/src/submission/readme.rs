@@ -13,7 +13,9 @@ use crate::text::one_line;
 pub fn readme(report: &Report, run: &RunStarted, manifest: bool) -> String {
     let candidate = &report.candidate;
     let version = candidate.version.as_deref().map(prose).unwrap_or_default();
-    let mut text = format!("# {} {version}", prose(&candidate.name)).trim_end().to_owned();
+    let mut text = format!("# {} {version}", prose(&candidate.name))
+        .trim_end()
+        .to_owned();
     text.push_str(&format!(
         ": {}\n\nThe results of a conformance run of a Kubernetes service proxy, unmodified, as `harness submit` lays them out.\n\n",
         report.conclusion.title().to_lowercase()
@@ -69,7 +71,10 @@ fn facts(report: &Report, run: &RunStarted) -> Vec<(&'static str, String)> {
         ("Provider", prose(&report.provider)),
         ("Kernel", code(&report.machine.kernel)),
         ("Seed", options.seed.to_string()),
-        ("Run", format!("{}, {}", code(&report.run_id), prose(&report.started))),
+        (
+            "Run",
+            format!("{}, {}", code(&report.run_id), prose(&report.started)),
+        ),
     ]);
     facts
 }
@@ -77,7 +82,10 @@ fn facts(report: &Report, run: &RunStarted) -> Vec<(&'static str, String)> {
 fn files(report: &Report, manifest: bool) -> Vec<(&'static str, &'static str)> {
     let mut files = vec![
         (README, "this page"),
-        ("events.jsonl", "everything that happened; all reports are made from it"),
+        (
+            "events.jsonl",
+            "everything that happened; all reports are made from it",
+        ),
         ("report.json", "the report, for programs"),
         ("junit.xml", "the report, for CI systems"),
         ("report.md", "the report, for people"),
@@ -89,14 +97,20 @@ fn files(report: &Report, manifest: bool) -> Vec<(&'static str, &'static str)> {
     if attempts.any(|attempt| attempt.evidence.is_some()) {
         files.push(("cases/", "evidence of attempts that did not pass"));
     }
-    files.push((FILE_NAME, "the signature over these files, where there is one"));
+    files.push((
+        FILE_NAME,
+        "the signature over these files, where there is one",
+    ));
     files
 }
 
 fn reproduction(report: &Report, run: &RunStarted, manifest: bool) -> String {
     let candidate = &report.candidate;
     // A line of its own cannot end the block, and nothing in it can act.
-    let command = one_line(&reproduce(run, if manifest { MANIFEST } else { "MANIFEST" }));
+    let command = one_line(&reproduce(
+        run,
+        if manifest { MANIFEST } else { "MANIFEST" },
+    ));
     let mut text = format!("\n## Reproduce\n\n```sh\n{command}\n```\n\n");
     text.push_str(&format!(
         "- Suite {} with catalogue {}: `harness --version` and `report.json` of the new run say both.\n",
