@@ -127,6 +127,7 @@ impl Examined {
                 }
             }
         }
+        findings.once();
         Ok(Self {
             submission,
             signature,

@@ -1,5 +1,7 @@
 //! What a verification finds, for people and for programs.
 
+use std::collections::HashSet;
+
 use serde::Serialize;
 
 /// What is wrong with a result directory or a submission.
@@ -12,7 +14,7 @@ pub struct Finding {
 }
 
 /// What a finding is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// The signature's file.
@@ -121,6 +123,14 @@ impl Findings {
             self.broken(kind, what);
         } else {
             self.unknown(kind, what);
+        }
+    }
+
+    /// Says once what was found twice, in the order in which it was found.
+    pub fn once(&mut self) {
+        for findings in [&mut self.broken, &mut self.unknown, &mut self.notes] {
+            let mut seen = HashSet::new();
+            findings.retain(|finding| seen.insert((finding.kind, finding.what.clone())));
         }
     }
 
