@@ -205,7 +205,8 @@ impl Page {
             body.push_str(&format!("\n_… and {left_out} more, see `report.json`._\n"));
         }
         let part = format!("{head}{body}{foot}\n");
-        if !body.is_empty() && self.text.len() + part.len() <= MAX_BYTES {
+        let last = SIGNED.len() + 1;
+        if !body.is_empty() && self.text.len() + part.len() + last <= MAX_BYTES {
             self.text.push_str(&part);
         }
     }

@@ -20,7 +20,7 @@ use reports::{
 use serde_json::json;
 
 use super::{Exit, Failed, print, sign::quiet};
-use crate::plan::accounted;
+use crate::plan::{Catalogue, Requirements, accounted};
 
 /// Findings of one kind of trouble that a terminal shows; `--format json` has all.
 const MAX_SHOWN: usize = 50;
@@ -110,7 +110,9 @@ impl Examined {
         if let Some(report) = &truth {
             if submission {
                 submission::complete(report, &files, &mut findings);
-                accounted(report, &mut findings).map_err(Failed::infra)?;
+                let requirements = Requirements::embedded()?;
+                let catalogue = Catalogue::embedded(&requirements)?;
+                accounted(report, &catalogue, &requirements, &mut findings);
             } else {
                 for problem in &report.problems {
                     findings.note(Kind::Partial, format!("the run is incomplete: {problem}"));
