@@ -210,7 +210,7 @@ mod tests {
         /// A run of all of it.
         fn whole(&self) -> RunStarted {
             let planned =
-                super::super::of_profile(&self.catalogue, &self.requirements, Profile::Core);
+                super::super::of_profile(&self.catalogue, &self.requirements, Profile::Extended);
             let cases: Vec<PlannedCase> = planned.iter().map(Planned::event).collect();
             let run = json!({
                 "runId": "run-1",
@@ -224,7 +224,7 @@ mod tests {
                 "machine": {
                     "kernel": "6.18.0", "cpus": 2, "memoryBytes": 1, "arch": "x86_64", "os": "Debian 12",
                 },
-                "options": {"profile": "core", "runs": 1, "jobs": 1, "seed": 42},
+                "options": {"profile": "extended", "runs": 1, "jobs": 1, "seed": 42},
                 "cases": cases,
                 "requirements": self.requirements.events(),
             });
@@ -288,7 +288,7 @@ mod tests {
                 },
             ),
             (
-                "plan: not in profile core of the suite: made-up[ipv4]",
+                "plan: not in profile extended of the suite: made-up[ipv4]",
                 |run| {
                     let mut more = run.cases[0].clone();
                     more.id = "made-up[ipv4]".into();
