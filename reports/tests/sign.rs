@@ -231,7 +231,8 @@ fn no_byte_can_be_changed() {
 #[test]
 fn a_statement_about_another_report_is_none_about_this_one() {
     let (dir, report) = signed();
-    let changes: [(&str, fn(&mut Report)); 5] = [
+    type Change = fn(&mut Report);
+    let changes: [(&str, Change); 5] = [
         ("/serviceProxyConformance/suite/version", |r| {
             r.suite.version = "9".into()
         }),

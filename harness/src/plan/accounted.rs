@@ -278,7 +278,8 @@ mod tests {
     fn nothing_of_a_profile_is_left_out_or_made_easier() {
         let suite = Suite::embedded();
         assert_eq!(suite.findings(&suite.whole(), 42), Findings::default());
-        let changes: [(&str, fn(&mut RunStarted)); 9] = [
+        type Change = fn(&mut RunStarted);
+        let changes: [(&str, Change); 9] = [
             ("plan: 1 of the ", |run| drop(run.cases.remove(3))),
             (
                 "are not accounted for, because of --filter \"area:udp\": ",

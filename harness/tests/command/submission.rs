@@ -364,7 +364,11 @@ fn a_submission_is_laid_out_and_reviewed() {
         .exits(1)
         .shows("  added: status.json: no part of a submission\n");
     // A broken signature is not taken along, and nothing is left of the attempt to.
-    fs::write(root.join(format!("out/cases/{case}/1/matrix.txt")), "another\n").unwrap();
+    fs::write(
+        root.join(format!("out/cases/{case}/1/matrix.txt")),
+        "another\n",
+    )
+    .unwrap();
     submit(&["broken"])
         .exits(2)
         .says("its signature does not hold");
