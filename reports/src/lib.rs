@@ -22,7 +22,9 @@ pub mod model;
 pub mod schema;
 pub mod sequential;
 pub mod shard;
+pub mod sign;
 pub mod status;
+pub mod submission;
 pub mod text;
 mod write;
 

@@ -16,6 +16,10 @@ use crate::text::{one_line, shortened};
 /// The rendered report is never longer than this many bytes; GitHub's limit for a comment is 65,536 characters.
 pub const MAX_BYTES: usize = 60_000;
 
+/// A signature lies beside what it signs and changes nothing of it, so this has to be true of both.
+const SIGNED: &str = "\
+_This page does not show who made it. `harness verify DIR` says whether the run is signed, by whom, and whether anything was changed since._";
+
 /// Failures that are shown per attempt; the evidence has them all.
 const MAX_FAILURES: usize = 4;
 
@@ -164,6 +168,7 @@ pub fn render(report: &Report) -> String {
         characteristics,
     );
     page.folded(3_000, "About this run", about(report).into_iter());
+    page.block(SIGNED);
     page.text
 }
 
@@ -200,7 +205,8 @@ impl Page {
             body.push_str(&format!("\n_… and {left_out} more, see `report.json`._\n"));
         }
         let part = format!("{head}{body}{foot}\n");
-        if !body.is_empty() && self.text.len() + part.len() <= MAX_BYTES {
+        let last = SIGNED.len() + 1;
+        if !body.is_empty() && self.text.len() + part.len() + last <= MAX_BYTES {
             self.text.push_str(&part);
         }
     }
@@ -300,7 +306,7 @@ fn merged_words(merged: &Merged) -> String {
 }
 
 /// The verdicts that occur, in words.
-fn counted(counts: &Counts) -> String {
+pub(crate) fn counted(counts: &Counts) -> String {
     let words: Vec<String> = CaseVerdict::ALL
         .into_iter()
         .filter(|verdict| counts.get(*verdict) > 0)

@@ -26,8 +26,11 @@ mod results;
 mod schema;
 mod selftest;
 mod session;
+mod sign;
 mod soak;
 mod status;
+mod submit;
+mod verify;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -77,6 +80,12 @@ enum Command {
     Merge(merge::MergeCommand),
     /// The results of many runs over time: rates, flakes, change points.
     History(history::HistoryCommand),
+    /// Sign a result directory, or make a key to sign with.
+    Sign(sign::SignCommand),
+    /// Check the signature of a result directory, or a submission as a reviewer would.
+    Verify(verify::VerifyCommand),
+    /// Lay out a result directory for somebody who was not there.
+    Submit(submit::SubmitCommand),
     /// Test the tests with known-bad proxies.
     Selftest(selftest::SelftestCommand),
     /// Say what this kernel and machine can do, what is missing and how to get it.
@@ -124,6 +133,9 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Command::Compare(command) => command.run(),
         Command::Merge(command) => command.run(),
         Command::History(command) => command.run(),
+        Command::Sign(command) => command.run(),
+        Command::Verify(command) => command.run(),
+        Command::Submit(command) => command.run(),
         Command::Selftest(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Cluster(command) => command.run(),

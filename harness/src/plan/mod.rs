@@ -1,5 +1,6 @@
 //! The plan: catalogue x candidate x options -> cases with stable ids and seeds.
 
+mod accounted;
 mod cases;
 mod catalogue;
 pub mod filter;
@@ -7,6 +8,7 @@ mod requirements;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+pub use accounted::accounted;
 pub use cases::Cases;
 pub use catalogue::Catalogue;
 pub use filter::Filter;
@@ -109,17 +111,7 @@ fn skip(
     candidate: &Candidate,
     missing: &Missing,
 ) -> Option<Skip> {
-    let sctp = key
-        .axes
-        .get("protocol")
-        .is_some_and(|protocol| protocol == "SCTP");
-    let needed = document
-        .header
-        .features
-        .iter()
-        .copied()
-        .chain(sctp.then_some(Feature::Sctp));
-    for feature in needed {
+    for feature in needed(document, key) {
         if let Some(reason) = missing.get(&feature) {
             return Some(Skip {
                 kind: SkipKind::KernelMissing,
@@ -134,6 +126,37 @@ fn skip(
         }
     }
     None
+}
+
+/// What a case needs that not every candidate or machine has.
+fn needed<'a>(document: &'a Document, key: &CaseKey) -> impl Iterator<Item = Feature> + 'a {
+    let sctp = key
+        .axes
+        .get("protocol")
+        .is_some_and(|protocol| protocol == "SCTP");
+    let features = document.header.features.iter().copied();
+    features.chain(sctp.then_some(Feature::Sctp))
+}
+
+/// Every case of a profile, none of them skipped: what somebody who has no candidate at hand can say about a run.
+fn of_profile(
+    catalogue: &Catalogue,
+    requirements: &Requirements,
+    profile: Profile,
+) -> Vec<Planned> {
+    let included = catalogue.documents.iter();
+    let included = included.filter(|document| profile.includes(document.header.level));
+    let cases = |document: &Arc<Document>| {
+        let area = requirements.area(&document.header.requirement);
+        let planned = |key: &CaseKey| Planned {
+            document: document.clone(),
+            key: key.clone(),
+            area: area.clone(),
+            skip: None,
+        };
+        document.cases.iter().map(planned).collect::<Vec<_>>()
+    };
+    included.flat_map(cases).collect()
 }
 
 impl Planned {

@@ -18,6 +18,7 @@ mod prepared;
 mod repeat;
 mod repro;
 mod soak;
+mod submission;
 mod support;
 mod tools;
 mod usage;

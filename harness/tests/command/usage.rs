@@ -176,7 +176,7 @@ fn help_and_version_are_no_errors() {
     let directory = directory();
     for command in [
         "certify", "run", "repro", "list", "explain", "doctor", "cluster", "clean", "schema",
-        "bench",
+        "bench", "sign", "verify", "submit",
     ] {
         let finished = run(directory.path(), &[command, "--help"]).exits(0);
         assert!(finished.stdout.contains("Usage: harness"), "{finished:?}");
