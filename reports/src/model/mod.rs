@@ -15,7 +15,7 @@ pub use class::{
 pub use fisher::fisher_exact;
 pub use fold::{ModelError, ReportBuilder};
 pub use report::{
-    Attempt, AttemptCounts, CaseResult, CharacteristicResult, CharacteristicValue, ClaimResult,
+    Attempt, AttemptCounts, BrokenStep, CaseResult, CharacteristicResult, CharacteristicValue, ClaimResult,
     Classification, End, ExperimentResult, GroupSummary, Measurement, REPORT_FORMAT_VERSION,
     Report, RequirementResult, Resumption, Totals,
 };
