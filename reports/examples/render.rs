@@ -12,7 +12,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = arguments.next().unwrap_or_else(|| run.clone());
     let report = Report::from_log(run.join("events.jsonl"))?;
     for path in write_all(&out, &report)? {
-        println!("{} bytes in {}", std::fs::metadata(&path)?.len(), path.display());
+        println!(
+            "{} bytes in {}",
+            std::fs::metadata(&path)?.len(),
+            path.display()
+        );
     }
     if out != run {
         let page = html::render(&report, &evidence::collect(&run, &report));

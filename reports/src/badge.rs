@@ -35,12 +35,16 @@ fn words(report: &Report) -> (String, &'static str) {
         _ => "other profile",
     };
     match report.conclusion {
-        Conclusion::Conformant if report.options.filter.is_some() => {
-            (format!("{} of a part pass", plural(cases.pass, "case")), GREY)
-        }
+        Conclusion::Conformant if report.options.filter.is_some() => (
+            format!("{} of a part pass", plural(cases.pass, "case")),
+            GREY,
+        ),
         Conclusion::Conformant => (format!("conformant, {profile}"), GREEN),
         Conclusion::ShardPassed => ("shard passed (a part)".to_owned(), GREY),
-        Conclusion::NotConformant => (format!("not conformant, {} failed", plural(cases.fail, "case")), RED),
+        Conclusion::NotConformant => (
+            format!("not conformant, {} failed", plural(cases.fail, "case")),
+            RED,
+        ),
         Conclusion::Flaky => (format!("flaky, {}", plural(cases.flaky, "case")), AMBER),
         Conclusion::Infra if !report.problems.is_empty() => ("incomplete".to_owned(), GREY),
         Conclusion::Infra => ("inconclusive".to_owned(), GREY),
@@ -68,7 +72,9 @@ impl Badge {
 /// The badge as SVG.
 pub fn render(report: &Report) -> String {
     let badge = Badge::of(report);
-    let mut text = badge.render().expect("numbers and texts are always written");
+    let mut text = badge
+        .render()
+        .expect("numbers and texts are always written");
     text.push('\n');
     text
 }

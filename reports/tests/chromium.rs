@@ -88,7 +88,10 @@ fn look(browser: &Path, page: &str, fragment: &str) -> Seen {
             "--virtual-time-budget=3000",
             "--dump-dom",
         ])
-        .arg(format!("--user-data-dir={}", dir.path().join("profile").display()))
+        .arg(format!(
+            "--user-data-dir={}",
+            dir.path().join("profile").display()
+        ))
         .arg(address)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -144,11 +147,17 @@ fn a_page_renders_without_complaints() {
     let page = html::render(&report, &collect(dir.path(), &report));
     let seen = look(&browser, &page, "");
     assert_eq!(seen.console, Vec::<String>::new());
-    assert!(seen.document.contains("data-ready=\"yes\""), "the script did not end");
+    assert!(
+        seen.document.contains("data-ready=\"yes\""),
+        "the script did not end"
+    );
     assert_eq!(seen.shown().len(), 2);
     assert_eq!(seen.count(), "2 cases");
     // Buttons are there for those who can use them.
-    assert!(seen.document.contains("<button type=\"button\" class=\"copy\">"));
+    assert!(
+        seen.document
+            .contains("<button type=\"button\" class=\"copy\">")
+    );
 }
 
 #[test]
@@ -157,17 +166,28 @@ fn filters_and_links_find_cases() {
     let page = html::render(&several(), &Evidence::new());
     let is = |tags: &[String], ids: &[&str]| {
         let found = tags.len() == ids.len();
-        found && ids.iter().all(|id| tags.iter().any(|tag| tag.contains(&format!("data-case=\"{id}\""))))
+        found
+            && ids.iter().all(|id| {
+                tags.iter()
+                    .any(|tag| tag.contains(&format!("data-case=\"{id}\"")))
+            })
     };
     for (fragment, ids) in [
-        ("#verdict=fail,flaky", &["reach[ipv4]", "often+odd &amp; ends[ipv4]"][..]),
+        (
+            "#verdict=fail,flaky",
+            &["reach[ipv4]", "often+odd &amp; ends[ipv4]"][..],
+        ),
         ("#area=node-port", &["node-port[ipv4]"]),
         ("#text=REACH%20svc-2", &["reach[ipv4]"]),
         ("#verdict=pass&text=reach", &["reach[ipv6]"]),
     ] {
         let seen = look(&browser, &page, fragment);
         assert_eq!(seen.console, Vec::<String>::new(), "{fragment}");
-        assert!(is(&seen.shown(), ids), "{fragment} shows {:?}", seen.shown());
+        assert!(
+            is(&seen.shown(), ids),
+            "{fragment} shows {:?}",
+            seen.shown()
+        );
         let count = format!("{} of 4 cases", ids.len());
         assert_eq!(seen.count(), count, "{fragment}");
     }
@@ -182,7 +202,9 @@ fn a_link_opens_its_case() {
     let page = html::render(&several(), &Evidence::new());
     let open = |seen: &Seen, id: &str| {
         let tags = seen.shown();
-        let tag = tags.iter().find(|tag| tag.contains(&format!("data-case=\"{id}\"")));
+        let tag = tags
+            .iter()
+            .find(|tag| tag.contains(&format!("data-case=\"{id}\"")));
         tag.unwrap().contains(" open")
     };
     let plain = look(&browser, &page, "");
@@ -213,7 +235,11 @@ fn hostile_texts_do_nothing_in_a_browser() {
     let added = page.replacen("<main", "<script>document.title='owned'</script><main", 1);
     let seen = look(&browser, &added, "");
     assert!(!seen.document.contains("<title>owned"));
-    assert!(seen.console.iter().any(|line| line.contains("Content Security Policy")));
+    assert!(
+        seen.console
+            .iter()
+            .any(|line| line.contains("Content Security Policy"))
+    );
 }
 
 #[test]
@@ -221,7 +247,11 @@ fn ten_thousand_attempts_stay_usable() {
     let Some(browser) = browser() else { return };
     let mut run = Run::new(20);
     for case in 0..500 {
-        run.case(&format!("case-{case}[ipv4]"), &["SVC-1"], &[Verdict::Pass; 20]);
+        run.case(
+            &format!("case-{case}[ipv4]"),
+            &["SVC-1"],
+            &[Verdict::Pass; 20],
+        );
     }
     let page = html::render(&run.report(), &Evidence::new());
     // The time that filtering takes is measured in the page itself: every case is looked at twice.

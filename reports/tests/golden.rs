@@ -56,7 +56,9 @@ fn page(report: &Report) -> String {
     let digests = text.split("sha256-").skip(1).map(|rest| &rest[..44]);
     let digests: Vec<String> = digests.map(str::to_owned).collect();
     assert_eq!(digests.len(), 2);
-    let text = text.replace(&digests[0], "STYLE").replace(&digests[1], "SCRIPT");
+    let text = text
+        .replace(&digests[0], "STYLE")
+        .replace(&digests[1], "SCRIPT");
     text.replace("><", ">\n<")
 }
 

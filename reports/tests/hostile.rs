@@ -166,7 +166,9 @@ fn tags(page: &str) -> Vec<(String, Vec<(String, String)>)> {
                 rest = after;
                 break;
             }
-            let end = rest.find(|c: char| c.is_whitespace() || matches!(c, '=' | '>')).unwrap();
+            let end = rest
+                .find(|c: char| c.is_whitespace() || matches!(c, '=' | '>'))
+                .unwrap();
             let attribute = rest[..end].to_ascii_lowercase();
             rest = &rest[end..];
             let mut value = String::new();
@@ -209,8 +211,14 @@ fn a_page_has_only_our_markup() {
     for (name, attributes) in &found {
         assert!(known(name, None), "foreign tag <{name}>");
         for (attribute, value) in attributes {
-            assert!(known(name, Some(attribute)), "foreign attribute {attribute} of <{name}>");
-            assert!(!attribute.starts_with("on") && attribute != "style", "{attribute}");
+            assert!(
+                known(name, Some(attribute)),
+                "foreign attribute {attribute} of <{name}>"
+            );
+            assert!(
+                !attribute.starts_with("on") && attribute != "style",
+                "{attribute}"
+            );
             if attribute == "href" {
                 assert!(value.starts_with('#'), "a link leads to {value}");
             }
@@ -218,10 +226,19 @@ fn a_page_has_only_our_markup() {
         }
     }
     let count = |wanted: &str| found.iter().filter(|(name, _)| name == wanted).count();
-    assert_eq!((count("script"), count("/script"), count("style")), (1, 1, 1));
+    assert_eq!(
+        (count("script"), count("/script"), count("style")),
+        (1, 1, 1)
+    );
     for c in wild.chars() {
-        assert!(c == '\n' || c == '\t' || !c.is_control(), "{c:?} is in the page");
-        assert!(!('\u{202a}'..='\u{202e}').contains(&c), "{c:?} turns the text around");
+        assert!(
+            c == '\n' || c == '\t' || !c.is_control(),
+            "{c:?} is in the page"
+        );
+        assert!(
+            !('\u{202a}'..='\u{202e}').contains(&c),
+            "{c:?} turns the text around"
+        );
     }
     // A name with control characters is no word for a shell, so nobody is told to paste one.
     assert!(!wild.contains("harness repro"));
@@ -248,11 +265,20 @@ fn hostile_evidence_stays_text() {
     ]);
     for (path, text) in [
         (evidence.join("matrix.txt"), matrix),
-        (evidence.join("story.txt"), format!("1.0 ms  FAIL {hostile}\n")),
+        (
+            evidence.join("story.txt"),
+            format!("1.0 ms  FAIL {hostile}\n"),
+        ),
         (evidence.join("objects.json"), object.to_string()),
         (node.join("candidate.log"), format!("err E1122 {hostile}\n")),
-        (node.join("conntrack.txt"), format!("tcp {hostile} -> 10.96.0.10:80\n")),
-        (node.join("nft.txt"), format!("table ip t {{\n\tchain c {{\n\t\tip daddr 10.96.0.10 {hostile}\n\t}}\n}}\n")),
+        (
+            node.join("conntrack.txt"),
+            format!("tcp {hostile} -> 10.96.0.10:80\n"),
+        ),
+        (
+            node.join("nft.txt"),
+            format!("table ip t {{\n\tchain c {{\n\t\tip daddr 10.96.0.10 {hostile}\n\t}}\n}}\n"),
+        ),
     ] {
         std::fs::write(path, text).unwrap();
     }
@@ -260,10 +286,20 @@ fn hostile_evidence_stays_text() {
     let report = run.report();
     let shown = reports::evidence::collect(dir.path(), &report);
     let page = html::render(&report, &shown);
-    for part in ["matrix", "world", "candidate.log", "conntrack.txt", "nft.txt", "story.txt"] {
+    for part in [
+        "matrix",
+        "world",
+        "candidate.log",
+        "conntrack.txt",
+        "nft.txt",
+        "story.txt",
+    ] {
         assert!(page.contains(part), "{part} is not shown");
     }
-    assert!(page.matches("evil.example").count() >= 9, "the texts are there");
+    assert!(
+        page.matches("evil.example").count() >= 9,
+        "the texts are there"
+    );
     assert!(!page.contains("<script>alert") && !page.contains("<!-- "));
     let live = tags(&page);
     assert_eq!(live.iter().filter(|(name, _)| name == "script").count(), 1);
@@ -273,5 +309,8 @@ fn hostile_evidence_stays_text() {
 #[test]
 fn a_badge_says_nothing_that_a_log_says() {
     let badge = badge::render(&hostile().report());
-    assert!(!badge.contains("evil") && !badge.contains("script"), "{badge}");
+    assert!(
+        !badge.contains("evil") && !badge.contains("script"),
+        "{badge}"
+    );
 }

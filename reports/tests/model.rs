@@ -637,7 +637,7 @@ fn a_directory_has_one_writer_and_goes_on_where_it_stopped() {
         writing.record(body.body).unwrap();
     }
     let (report, files) = writing.finish().unwrap();
-    assert_eq!((report.exit_code, files.len()), (0, 3));
+    assert_eq!((report.exit_code, files.len()), (0, 5));
     assert_eq!(directory::report(&out).unwrap(), report);
 
     let empty = dir.path().join("empty");
@@ -669,7 +669,13 @@ fn a_log_on_disk_becomes_three_files_even_when_torn() {
         .collect();
     assert_eq!(
         names,
-        ["report.json", "junit.xml", "report.md", "report.html", "badge.svg"]
+        [
+            "report.json",
+            "junit.xml",
+            "report.md",
+            "report.html",
+            "badge.svg"
+        ]
     );
     let text = std::fs::read_to_string(&written[0]).unwrap();
     assert_eq!(reports::json::parse(&text).unwrap(), report);

@@ -77,14 +77,24 @@ mod tests {
         assert_eq!(cell.service.as_deref(), Some("web"));
         assert_eq!(cell.address, Some("[fd00::1]:80".parse().unwrap()));
         assert_eq!(cell.protocol.as_deref(), Some("UDP"));
-        let cell = Cell::parse("sweep: outside/node2 -> web NodePort 10.89.0.12:30086/TCP").unwrap();
+        let cell =
+            Cell::parse("sweep: outside/node2 -> web NodePort 10.89.0.12:30086/TCP").unwrap();
         assert_eq!(cell.from, Source::Outside("node2".into()));
-        assert_eq!(cell.label, "outside/node2 -> web NodePort 10.89.0.12:30086/TCP");
+        assert_eq!(
+            cell.label,
+            "outside/node2 -> web NodePort 10.89.0.12:30086/TCP"
+        );
         let cell = Cell::parse("node1 -> 10.89.0.11:1/TCP").unwrap();
         assert_eq!(cell.from, Source::Host("node1".into()));
-        assert_eq!((cell.service, cell.protocol.as_deref()), (None, Some("TCP")));
+        assert_eq!(
+            (cell.service, cell.protocol.as_deref()),
+            (None, Some("TCP"))
+        );
         let cell = Cell::parse("a -> b c/d").unwrap();
-        assert_eq!((cell.service, cell.address, cell.protocol), (None, None, None));
+        assert_eq!(
+            (cell.service, cell.address, cell.protocol),
+            (None, None, None)
+        );
         assert_eq!(Cell::parse("no cell"), None);
     }
 }

@@ -47,7 +47,10 @@ impl Line {
 /// The end of a story, with every line that says what failed.
 pub fn story(text: &str) -> Option<Excerpt> {
     let fails = |line: &str| line.contains(" ms  FAIL ") || line.contains(" ms  INFRA ");
-    let all: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let all: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
     let from = all.len().saturating_sub(MAX_STORY);
     let lines: Vec<Line> = all[from..]
         .iter()
@@ -63,7 +66,10 @@ pub fn story(text: &str) -> Option<Excerpt> {
 /// The entries that name the frontend, those of the source first. No line at all says that there is no such entry.
 pub(super) fn conntrack(text: &str, names: &Names) -> Option<Excerpt> {
     let frontend = names.frontend?.to_string();
-    let entries: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let entries: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
     let about: Vec<&str> = entries
         .iter()
         .copied()
@@ -71,7 +77,9 @@ pub(super) fn conntrack(text: &str, names: &Names) -> Option<Excerpt> {
         .collect();
     let from_source = |line: &&&str| {
         let from = line.split_whitespace().nth(1).unwrap_or_default();
-        let from = from.parse::<std::net::SocketAddr>().map(|from| from.ip().to_string());
+        let from = from
+            .parse::<std::net::SocketAddr>()
+            .map(|from| from.ip().to_string());
         from.is_ok_and(|from| names.sources.contains(&from))
     };
     let own: Vec<&str> = about.iter().filter(from_source).copied().collect();
@@ -135,7 +143,11 @@ mod tests {
     use super::*;
 
     fn texts(excerpt: &Excerpt) -> Vec<&str> {
-        excerpt.lines.iter().map(|line| line.text.as_str()).collect()
+        excerpt
+            .lines
+            .iter()
+            .map(|line| line.text.as_str())
+            .collect()
     }
 
     #[test]

@@ -122,8 +122,8 @@ pod client -> web 10.0.0.1:80/TCP:
         let matrix = Matrix::parse(TEXT).unwrap();
         assert_eq!(matrix.rows.len(), 2);
         assert_eq!(matrix.rows[0].expected, "answered by a 1 | b 2");
-        assert_eq!(matrix.rows[0].right, true);
-        assert_eq!(matrix.rows[1].right, false);
+        assert!(matrix.rows[0].right);
+        assert!(!matrix.rows[1].right);
         assert_eq!(matrix.rows[1].actual, "4 x timed out");
     }
 
@@ -137,8 +137,24 @@ pod client -> web 10.0.0.1:80/TCP:
     #[test]
     fn other_texts_are_no_matrix() {
         assert_eq!(Matrix::parse("no matrix: Stop\n"), None);
-        assert_eq!(Matrix::parse(&TEXT.replace("| X |", "X | |")), Matrix::parse(&TEXT[..TEXT.find("| X").unwrap()]));
-        assert_eq!(Matrix::parse(&TEXT.replace("|                     |\n", "")).is_some(), true);
-        assert_eq!(Matrix::parse(&TEXT.replace("timed out       |", "é timed out")), None);
+        assert_eq!(
+            Matrix::parse(TEXT.split("| X").next().unwrap())
+                .unwrap()
+                .rows
+                .len(),
+            1
+        );
+        // A row whose bars are elsewhere, and a table with another number of columns.
+        assert_eq!(
+            Matrix::parse(&TEXT.replace("| X | node1", "| X | node1 |")),
+            None
+        );
+        assert_eq!(Matrix::parse("|---|---|\n| a | b |\n"), None);
+        // Columns are characters.
+        let wide = TEXT.replace("4 x timed out  ", "4 x timed oüt  ");
+        assert_eq!(
+            Matrix::parse(&wide).unwrap().rows[1].actual,
+            "4 x timed oüt"
+        );
     }
 }

@@ -29,10 +29,15 @@ struct Packet {
 
 #[derive(Clone, Copy, PartialEq)]
 enum What {
-    Tcp { flags: u8 },
+    Tcp {
+        flags: u8,
+    },
     Udp,
     /// An ICMP error, as `ICMP type/code`, with the ports of the packet that it is about where the addresses have theirs.
-    Icmp { kind: u8, code: u8 },
+    Icmp {
+        kind: u8,
+        code: u8,
+    },
 }
 
 /// The packets of the last flow from the source to the frontend; no line at all says that there is none.
@@ -111,7 +116,13 @@ const ACK: u8 = 16;
 fn words(packet: &Packet) -> String {
     match packet.what {
         What::Tcp { flags } => {
-            let names = [(SYN, "SYN"), (FIN, "FIN"), (RST, "RST"), (PSH, "PSH"), (ACK, "ACK")];
+            let names = [
+                (SYN, "SYN"),
+                (FIN, "FIN"),
+                (RST, "RST"),
+                (PSH, "PSH"),
+                (ACK, "ACK"),
+            ];
             let set = names.iter().filter(|(bit, _)| flags & bit != 0);
             let set: Vec<&str> = set.map(|(_, name)| *name).collect();
             format!("TCP {}, {} bytes", set.join(" "), packet.payload)
@@ -192,12 +203,18 @@ fn packet(time: Duration, interface: u32, data: &[u8]) -> Option<Packet> {
             udp.payload().len(),
         ),
         TransportSlice::Icmpv4(icmp) if matches!(icmp.type_u8(), 3 | 11 | 12) => (
-            What::Icmp { kind: icmp.type_u8(), code: icmp.code_u8() },
+            What::Icmp {
+                kind: icmp.type_u8(),
+                code: icmp.code_u8(),
+            },
             quoted_ports(icmp.payload(), false)?,
             0,
         ),
         TransportSlice::Icmpv6(icmp) if icmp.type_u8() < 128 => (
-            What::Icmp { kind: icmp.type_u8(), code: icmp.code_u8() },
+            What::Icmp {
+                kind: icmp.type_u8(),
+                code: icmp.code_u8(),
+            },
             quoted_ports(icmp.payload(), true)?,
             0,
         ),
@@ -281,7 +298,11 @@ mod tests {
 
     #[test]
     fn the_last_flow_is_shown_before_and_after_translation() {
-        let (client, frontend, endpoint) = (([10, 1, 0, 1], 5000), ([10, 96, 0, 1], 80), ([10, 1, 0, 2], 8080));
+        let (client, frontend, endpoint) = (
+            ([10, 1, 0, 1], 5000),
+            ([10, 96, 0, 1], 80),
+            ([10, 1, 0, 2], 8080),
+        );
         let earlier = ([10, 1, 0, 1], 4999);
         let masqueraded = ([10, 0, 0, 1], 6000);
         let unrelated = ([10, 1, 0, 9], 4000);
@@ -300,7 +321,8 @@ mod tests {
             sources: vec!["10.1.0.1".into()],
             node_port: false,
         };
-        let conntrack = "tcp 10.1.0.1:5000 -> 10.96.0.1:80 reply 10.1.0.2:8080 -> 10.0.0.1:6000 mark 0x0";
+        let conntrack =
+            "tcp 10.1.0.1:5000 -> 10.96.0.1:80 reply 10.1.0.2:8080 -> 10.0.0.1:6000 mark 0x0";
         let shown = of_cell(&bytes, &cell, &names, Some(conntrack)).unwrap();
         let lines: Vec<&str> = shown.lines.iter().map(|line| line.text.trim()).collect();
         assert_eq!(
@@ -319,6 +341,11 @@ mod tests {
         assert_eq!(cut.lines.len(), 2);
         assert!(of_cell(b"nonsense", &cell, &names, None).is_none());
         let other = Cell::parse("pod client -> web ClusterIP 10.96.0.2:80/TCP").unwrap();
-        assert!(of_cell(&bytes, &other, &names, None).unwrap().lines.is_empty());
+        assert!(
+            of_cell(&bytes, &other, &names, None)
+                .unwrap()
+                .lines
+                .is_empty()
+        );
     }
 }

@@ -141,6 +141,7 @@ fn relevant(file: &str, rules: &[Rule<'_>], names: &Names) -> Excerpt {
     }
     let mut excerpt = Excerpt {
         file: file.to_owned(),
+        left_out: rules.len(),
         ..Excerpt::default()
     };
     let mut heads: &[&str] = &[];
@@ -157,9 +158,8 @@ fn relevant(file: &str, rules: &[Rule<'_>], names: &Names) -> Excerpt {
         heads = &rule.heads;
         let line = around(rule.text, hits[*at]);
         excerpt.lines.push(Line::new(&line, hits[*at].is_some()));
+        excerpt.left_out -= 1;
     }
-    let shown = excerpt.lines.len().min(rules.len());
-    excerpt.left_out = rules.len() - shown;
     excerpt
 }
 

@@ -163,7 +163,8 @@ mod tests {
     fn the_last_state_of_objects_counts() {
         let change = |verb: &str, kind: &str, name: &str, object: Value| json!({"verb": verb, "kind": kind, "namespace": "", "name": name, "object": object, "at_ns": 1});
         let node = |address: &str| json!({"status": {"addresses": [{"address": address}, {"address": "node1"}]}});
-        let pod = json!({"spec": {"nodeName": "node1"}, "status": {"podIPs": [{"ip": "10.1.0.1"}]}});
+        let pod =
+            json!({"spec": {"nodeName": "node1"}, "status": {"podIPs": [{"ip": "10.1.0.1"}]}});
         let slice = json!({"metadata": {"labels": {"kubernetes.io/service-name": "web"}}, "endpoints": [{"addresses": ["10.1.0.1"]}, {"addresses": []}]});
         let text = json!([
             change("ADDED", "Node", "node1", json!({})),
@@ -181,8 +182,14 @@ mod tests {
             let cell = Cell::parse(label).unwrap();
             world.handling_node(&cell).map(str::to_owned)
         };
-        assert_eq!(handling("outside/node9 -> web NodePort 10.0.0.1:1/TCP"), Some("node1".into()));
-        assert_eq!(handling("pod web -> web ClusterIP 10.96.0.1:1/TCP"), Some("node1".into()));
+        assert_eq!(
+            handling("outside/node9 -> web NodePort 10.0.0.1:1/TCP"),
+            Some("node1".into())
+        );
+        assert_eq!(
+            handling("pod web -> web ClusterIP 10.96.0.1:1/TCP"),
+            Some("node1".into())
+        );
         assert_eq!(handling("pod gone -> web ClusterIP 10.96.0.1:1/TCP"), None);
         assert_eq!(World::parse("[]"), None);
         assert_eq!(World::parse("{"), None);

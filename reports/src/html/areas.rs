@@ -13,7 +13,11 @@ pub(super) struct Area {
     pub verdict: Mark,
     /// Cases by verdict, those that occur.
     pub counts: Vec<(Mark, u64)>,
+    /// Rules that some case violates, of whatever area.
+    pub violated: usize,
     pub requirements: Vec<Short>,
+    /// Whether the run says nothing about it at all.
+    pub idle: bool,
 }
 
 /// A requirement by its id.
@@ -60,6 +64,21 @@ fn occurring(counts: &Counts) -> Vec<(Mark, u64)> {
         .collect()
 }
 
+fn is_violated(requirement: &RequirementResult) -> bool {
+    matches!(requirement.verdict, CaseVerdict::Fail | CaseVerdict::Flaky)
+}
+
+fn violated(requirements: &[&RequirementResult]) -> usize {
+    requirements.iter().filter(|r| is_violated(r)).count()
+}
+
+/// The worst verdict of an area's cases and of its rules: a case of another area may violate one, and then this area is not fine.
+fn with_rules(cases: CaseVerdict, requirements: &[&RequirementResult]) -> CaseVerdict {
+    let violated = requirements.iter().filter(|r| is_violated(r));
+    let all: Counts = violated.map(|r| r.verdict).chain([cases]).collect();
+    all.verdict()
+}
+
 /// A card per area: those that have cases, in the order of the catalogue, then those that only have requirements.
 pub(super) fn cards(report: &Report) -> Vec<Area> {
     let mut by_area: BTreeMap<&str, Vec<&RequirementResult>> = BTreeMap::new();
@@ -77,18 +96,24 @@ pub(super) fn cards(report: &Report) -> Vec<Area> {
         let requirements = by_area.remove(area.name.as_str()).unwrap_or_default();
         cards.push(Area {
             name: Text::new(&area.name),
-            verdict: area.verdict.into(),
+            verdict: with_rules(area.verdict, &requirements).into(),
             counts: occurring(&area.cases),
+            violated: violated(&requirements),
             requirements: requirements.iter().map(short).collect(),
+            idle: false,
         });
     }
     let room = MAX_AREAS - cards.len();
     for (name, requirements) in by_area.into_iter().take(room) {
         cards.push(Area {
             name: Text::new(name),
-            verdict: CaseVerdict::NotRun.into(),
+            verdict: with_rules(CaseVerdict::NotRun, &requirements).into(),
             counts: Vec::new(),
+            violated: violated(&requirements),
             requirements: requirements.iter().map(short).collect(),
+            idle: requirements
+                .iter()
+                .all(|r| r.verdict == CaseVerdict::NotRun),
         });
     }
     cards

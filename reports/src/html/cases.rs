@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
+use super::Mark;
 use super::drawing::Drawing;
 use super::grid::Grid;
 use super::text::{Text, duration};
 use super::timeline::{self, Strip, Timeline};
-use super::Mark;
 use crate::event::{Failure, Verdict};
 use crate::evidence::{Evidence, Excerpt, Shown};
 use crate::model::{Attempt, CaseResult, CaseVerdict, Report};
@@ -176,9 +176,10 @@ pub(super) fn all(report: &Report, evidence: &Evidence) -> Vec<Case> {
                     representative: found.representative.as_deref().map(Text::new),
                 }),
                 experiments: case.experiments.iter().map(experiment).collect(),
-                skip: case.skip.as_ref().map(|skip| {
-                    Text::short(&format!("{}: {}", skip.kind, skip.reason), MAX_TEXT)
-                }),
+                skip: case
+                    .skip
+                    .as_ref()
+                    .map(|skip| Text::short(&format!("{}: {}", skip.kind, skip.reason), MAX_TEXT)),
                 failure,
                 rows,
                 more_rows,
@@ -206,7 +207,10 @@ fn experiment(found: &crate::model::ExperimentResult) -> Experiment {
         what: Text::short(&found.what, MAX_TEXT),
         counts: match found.attempts {
             0 => "not possible".to_owned(),
-            _ => format!("{} failed, {passed} passed, {} infra", found.failed, found.infra),
+            _ => format!(
+                "{} failed, {passed} passed, {} infra",
+                found.failed, found.infra
+            ),
         },
         message: found
             .message
@@ -241,14 +245,26 @@ fn row(attempt: &Attempt, start: Option<jiff::Timestamp>) -> Row {
     what.extend(attempt.shape.as_deref());
     what.extend(attempt.infra.as_deref());
     what.extend(attempt.skip.as_ref().map(|skip| skip.reason.as_str()));
-    what.extend(attempt.failures.first().map(|failure| failure.message.as_str()));
+    what.extend(
+        attempt
+            .failures
+            .first()
+            .map(|failure| failure.message.as_str()),
+    );
     Row {
         number: attempt.attempt,
         verdict: attempt.verdict.into(),
-        started: offset.map_or_else(|| "–".to_owned(), |ms| format!("+{}", duration(ms.max(0.0)))),
+        started: offset.map_or_else(
+            || "–".to_owned(),
+            |ms| format!("+{}", duration(ms.max(0.0))),
+        ),
         took: duration(attempt.duration_ms),
-        convergence: attempt.convergence_ms.map_or_else(|| "–".to_owned(), duration),
-        seed: attempt.seed.map_or_else(String::new, |seed| seed.to_string()),
+        convergence: attempt
+            .convergence_ms
+            .map_or_else(|| "–".to_owned(), duration),
+        seed: attempt
+            .seed
+            .map_or_else(String::new, |seed| seed.to_string()),
         what: Text::short(&what.join("; "), 240),
     }
 }
@@ -278,7 +294,10 @@ fn failure(
         );
         Text::short(&words, 600)
     });
-    let first = attempt.failures.iter().find(|failure| failure.cell.is_some());
+    let first = attempt
+        .failures
+        .iter()
+        .find(|failure| failure.cell.is_some());
     let drawing = shown.and_then(|shown| {
         let (world, cell) = (shown.world.as_ref()?, shown.cell.as_ref()?);
         let first = first?;
@@ -286,7 +305,10 @@ fn failure(
     });
     let row = |failure: &Failure| FailureRow {
         kind: Text::short(&failure.kind, 60),
-        place: Text::short(failure.cell.as_deref().unwrap_or(&failure.message), MAX_TEXT),
+        place: Text::short(
+            failure.cell.as_deref().unwrap_or(&failure.message),
+            MAX_TEXT,
+        ),
         expected: Text::short(&failure.expected, MAX_TEXT),
         actual: Text::short(&failure.actual, MAX_TEXT),
         requirements: failure
@@ -306,7 +328,12 @@ fn failure(
     Some(FailureView {
         attempt: attempt.attempt,
         step,
-        failures: attempt.failures.iter().take(MAX_FAILURES).map(row).collect(),
+        failures: attempt
+            .failures
+            .iter()
+            .take(MAX_FAILURES)
+            .map(row)
+            .collect(),
         more_failures: attempt.failures.len().saturating_sub(MAX_FAILURES),
         complaint: attempt
             .complaint
@@ -317,7 +344,13 @@ fn failure(
         drawing,
         grid: shown.and_then(|shown| shown.matrix.as_ref().map(Grid::of)),
         why: shown
-            .map(|shown| shown.why.iter().map(|line| Text::short(line, 300)).collect())
+            .map(|shown| {
+                shown
+                    .why
+                    .iter()
+                    .map(|line| Text::short(line, 300))
+                    .collect()
+            })
             .unwrap_or_default(),
         node: shown.and_then(|shown| shown.node.as_deref().map(Text::new)),
         excerpts: shown.map(excerpts).unwrap_or_default(),
@@ -396,8 +429,14 @@ mod tests {
 
     #[test]
     fn words_for_a_shell_stay_words() {
-        assert_eq!(quoted("cases/a[ipv4]/1").as_deref(), Some("'cases/a[ipv4]/1'"));
-        assert_eq!(quoted("a'; rm -rf b").as_deref(), Some(r"'a'\''; rm -rf b'"));
+        assert_eq!(
+            quoted("cases/a[ipv4]/1").as_deref(),
+            Some("'cases/a[ipv4]/1'")
+        );
+        assert_eq!(
+            quoted("a'; rm -rf b").as_deref(),
+            Some(r"'a'\''; rm -rf b'")
+        );
         assert_eq!(quoted("a\nb"), None);
         assert_eq!(quoted("a\u{1b}[2Jb"), None);
     }

@@ -155,7 +155,13 @@ impl Drawing {
                 y += POD_HEIGHT + POD_GAP;
             };
             if matches!(&cell.from, Source::Host(host) if host == name) {
-                put(&mut drawing, source.clone(), "a process of the node", "", "source");
+                put(
+                    &mut drawing,
+                    source.clone(),
+                    "a process of the node",
+                    "",
+                    "source",
+                );
             }
             let mut extras = 0;
             for (pod, place) in world.pods.iter().filter(|(_, pod)| pod.node == *name) {
@@ -211,11 +217,18 @@ impl Drawing {
         let bar = *bars.get(handling)?;
         let source = *places.get(&source)?;
         drawing.ways.push(Way {
-            path: if outside { down(source, bar) } else { ask(source, bar) },
+            path: if outside {
+                down(source, bar)
+            } else {
+                ask(source, bar)
+            },
             role: "asks",
         });
         let place = |pod: &&str| places.get(*pod).copied();
-        let wrong = cast.answered.iter().filter(|pod| !cast.expected.contains(pod));
+        let wrong = cast
+            .answered
+            .iter()
+            .filter(|pod| !cast.expected.contains(pod));
         let wrong: Vec<_> = wrong.filter_map(place).collect();
         for to in &wrong {
             drawing.ways.push(Way {
@@ -360,8 +373,17 @@ mod tests {
         assert_eq!(seen.cross, None);
         let asked: Vec<bool> = seen.nodes.iter().map(|node| node.bar.asked).collect();
         assert_eq!(asked, [false, true]);
-        let role = |name: &str| seen.pods.iter().find(|pod| pod.name.to_string() == name).unwrap().role;
-        assert_eq!((role("client"), role("web-1"), role("web-2")), ("source", "wanted", "wrong"));
+        let role = |name: &str| {
+            seen.pods
+                .iter()
+                .find(|pod| pod.name.to_string() == name)
+                .unwrap()
+                .role
+        };
+        assert_eq!(
+            (role("client"), role("web-1"), role("web-2")),
+            ("source", "wanted", "wrong")
+        );
     }
 
     #[test]
@@ -379,7 +401,14 @@ mod tests {
 
     #[test]
     fn strangers_are_not_drawn() {
-        assert!(drawing("pod ghost -> web ClusterIP 10.96.0.1:80/TCP", "refused", "timed out").is_none());
+        assert!(
+            drawing(
+                "pod ghost -> web ClusterIP 10.96.0.1:80/TCP",
+                "refused",
+                "timed out"
+            )
+            .is_none()
+        );
         let cell = "node1 -> web ClusterIP 10.96.0.1:80/TCP";
         let seen = drawing(cell, "refused", "timed out").unwrap();
         assert_eq!(roles(&seen), ["asks"]);

@@ -162,12 +162,18 @@ mod tests {
             ("pod a", "web 2", false),
             ("node1", "web 2", true),
         ]));
-        assert_eq!((grid.rows.len(), grid.columns.len(), grid.hidden), (2, 2, 0));
+        assert_eq!(
+            (grid.rows.len(), grid.columns.len(), grid.hidden),
+            (2, 2, 0)
+        );
         assert_eq!((grid.wrong, grid.of), (1, 3));
         assert!(grid.rows[1].cells[0].is_none());
         let cell = grid.rows[0].cells[1].as_ref().unwrap();
         assert!(!cell.right);
-        assert_eq!(cell.expected.to_string(), "web (itself), client address kept");
+        assert_eq!(
+            cell.expected.to_string(),
+            "web (itself), client address kept"
+        );
         assert_eq!(cell.actual.to_string(), "3 × web, 1 × unreachable");
     }
 

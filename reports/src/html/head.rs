@@ -103,7 +103,11 @@ fn notices(report: &Report) -> Vec<Notice> {
     }
     if report.problems.len() > MAX_PROBLEMS {
         let more = report.problems.len() - MAX_PROBLEMS;
-        add("partial", "Incomplete", &format!("and {more} more problems, see report.json"));
+        add(
+            "partial",
+            "Incomplete",
+            &format!("and {more} more problems, see report.json"),
+        );
     }
     if let Some(shard) = report.options.shard {
         let text = format!(
@@ -113,13 +117,15 @@ fn notices(report: &Report) -> Vec<Notice> {
         add("partial", "Partial", &text);
     }
     if let Some(filter) = &report.options.filter {
-        let text = format!("only the cases that match {filter:?} were to be run, so this says nothing about the others");
+        let text = format!(
+            "only the cases that match {filter:?} were to be run, so this says nothing about the others"
+        );
         add("partial", "Partial", &text);
     }
     add(
         "unsigned",
         "Unsigned",
-        "this page carries no signature, and anybody could have written it; `harness verify` on the run's directory says whether its files are signed, and by whom",
+        "this page carries no signature, and anybody could have written it; the command harness verify, on the run's directory, says whether its files are signed, and by whom",
     );
     if let Some(claim) = report.options.until_confidence {
         let decided = |decision| {
@@ -167,7 +173,14 @@ fn notices(report: &Report) -> Vec<Notice> {
 pub(super) fn about(report: &Report) -> Vec<(&'static str, Text)> {
     let (machine, options, candidate) = (&report.machine, &report.options, &report.candidate);
     let mut about = vec![
-        ("Conclusion", format!("{}, exit code {}", report.conclusion.title(), report.exit_code)),
+        (
+            "Conclusion",
+            format!(
+                "{}, exit code {}",
+                report.conclusion.title(),
+                report.exit_code
+            ),
+        ),
         ("Run", report.run_id.clone()),
         ("Started", report.started.clone()),
     ];
@@ -197,7 +210,14 @@ pub(super) fn about(report: &Report) -> Vec<(&'static str, Text)> {
         ("Provider", report.provider.clone()),
         ("System", format!("{}, {}", machine.os, machine.arch)),
         ("Kernel", machine.kernel.clone()),
-        ("Machine", format!("{}, {} MiB", plural(u64::from(machine.cpus), "CPU"), machine.memory_bytes >> 20)),
+        (
+            "Machine",
+            format!(
+                "{}, {} MiB",
+                plural(u64::from(machine.cpus), "CPU"),
+                machine.memory_bytes >> 20
+            ),
+        ),
     ]);
     for (name, value) in [("nft", &machine.nft), ("iptables", &machine.iptables)] {
         if let Some(value) = value {
@@ -206,15 +226,21 @@ pub(super) fn about(report: &Report) -> Vec<(&'static str, Text)> {
     }
     about.extend([
         ("Profile", options.profile.clone()),
-        ("Filter", options.filter.clone().unwrap_or_else(|| "none".to_owned())),
+        (
+            "Filter",
+            options.filter.clone().unwrap_or_else(|| "none".to_owned()),
+        ),
         ("Seed", options.seed.to_string()),
         ("Worlds at a time", options.jobs.to_string()),
         ("Flake budget", options.flake_budget.to_string()),
-        ("Attempts per case", match (options.mode, options.runs) {
-            (Mode::Soak, _) => "chosen by a soak".to_owned(),
-            (_, 0) => "not limited".to_owned(),
-            (_, runs) => runs.to_string(),
-        }),
+        (
+            "Attempts per case",
+            match (options.mode, options.runs) {
+                (Mode::Soak, _) => "chosen by a soak".to_owned(),
+                (_, 0) => "not limited".to_owned(),
+                (_, runs) => runs.to_string(),
+            },
+        ),
     ]);
     if let Some(claim) = options.until_confidence {
         about.push(("Until", claim.to_string()));

@@ -49,7 +49,7 @@ const MAX_CAUSES: usize = 100;
 const MAX_LIST: usize = 200;
 
 #[derive(Template)]
-#[template(path = "report.html", whitespace = "suppress")]
+#[template(path = "report.html", whitespace = "minimize")]
 struct Page {
     style: &'static str,
     script: &'static str,
@@ -58,6 +58,7 @@ struct Page {
     badge: Badge,
     head: Head,
     areas: Vec<Area>,
+    idle: usize,
     spreads: Vec<AreaSpread>,
     causes: Vec<Cause>,
     more_causes: usize,
@@ -159,6 +160,7 @@ pub fn render(report: &Report, evidence: &Evidence) -> String {
         verdict: verdict.into(),
         count: report.totals.cases.get(verdict),
     });
+    let areas = areas::cards(report);
     let page = Page {
         style: STYLE,
         script: SCRIPT,
@@ -166,7 +168,8 @@ pub fn render(report: &Report, evidence: &Evidence) -> String {
         script_digest: digest(SCRIPT),
         badge: Badge::of(report),
         head: Head::of(report),
-        areas: areas::cards(report),
+        idle: areas.iter().filter(|area| area.idle).count(),
+        areas,
         spreads: areas::spreads(report),
         causes: causes(report),
         more_causes: report.causes.len().saturating_sub(MAX_CAUSES),

@@ -11,7 +11,7 @@ const MAX_PLOTS: usize = 12;
 
 /// Inside of the axes, in units of the picture.
 const LEFT: f64 = 34.0;
-const RIGHT: f64 = 352.0;
+const RIGHT: f64 = 338.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 142.0;
 
@@ -141,6 +141,13 @@ pub(super) fn all(measurements: &[Measurement]) -> Vec<Plot> {
         if measured.curve.len() < 2 || to_ms(&measured.unit).is_none() {
             continue;
         }
+        // What was done to the candidate is no property of it.
+        if [" dose: ", " effect: "]
+            .iter()
+            .any(|part| measured.name.contains(part))
+        {
+            continue;
+        }
         let (name, _) = family(&measured.name);
         match families.iter_mut().find(|(known, _)| *known == name) {
             Some((_, members)) if members.len() < 4 => members.push(measured),
@@ -165,9 +172,7 @@ pub(super) fn all(measurements: &[Measurement]) -> Vec<Plot> {
 }
 
 fn plot(name: &str, members: &[&Measurement]) -> Option<Plot> {
-    let in_ms = |measured: &Measurement, value: f64| {
-        value * to_ms(&measured.unit).unwrap_or(1.0)
-    };
+    let in_ms = |measured: &Measurement, value: f64| value * to_ms(&measured.unit).unwrap_or(1.0);
     let mut members: Vec<&Measurement> = members.to_vec();
     // `max` sorts before `p50`.
     members.sort_by(|a, b| a.values.p50.total_cmp(&b.values.p50));
@@ -209,7 +214,10 @@ fn plot(name: &str, members: &[&Measurement]) -> Option<Plot> {
         .iter()
         .map(|curve| {
             let [p50, p90, p99, max] = &curve.facts;
-            format!("{} median {p50}, 90 % {p90}, 99 % {p99}, largest {max}", curve.label)
+            format!(
+                "{} median {p50}, 90 % {p90}, 99 % {p99}, largest {max}",
+                curve.label
+            )
         })
         .collect();
     Some(Plot {
@@ -260,7 +268,12 @@ mod tests {
 
     #[test]
     fn scales_keep_order_and_ends() {
-        for values in [vec![0.0, 0.5, 3.0], vec![0.001, 0.2, 9000.0], vec![5.0], vec![0.0, 1e9]] {
+        for values in [
+            vec![0.0, 0.5, 3.0],
+            vec![0.001, 0.2, 9000.0],
+            vec![5.0],
+            vec![0.0, 1e9],
+        ] {
             let scale = Scale::over(values.clone(), 10.0, 20.0).unwrap();
             let mut last = 10.0;
             for value in values {
@@ -288,6 +301,6 @@ mod tests {
         assert_eq!(names, ["convergence", "connect latency", "blackout"]);
         assert_eq!(plots[1].curves.len(), 2);
         assert_eq!(plots[1].curves[1].facts[3], "90 ms");
-        assert_eq!(plots[0].curves[0].path, "M193.0 142.0L352.0 10.0");
+        assert_eq!(plots[0].curves[0].path, "M186.0 142.0L338.0 10.0");
     }
 }

@@ -10,6 +10,9 @@ use crate::model::Attempt;
 /// Columns of a strip. With more attempts, a column stands for several, and shows the worst of them.
 const STRIP: usize = 120;
 
+/// Width of a strip in the list.
+const MAX_PIXELS: usize = 180;
+
 /// Columns of a timeline.
 const COLUMNS: usize = 360;
 
@@ -28,6 +31,8 @@ pub(super) struct Bars {
 /// A strip: as many units wide as it has columns, ten units high.
 pub(super) struct Strip {
     pub width: usize,
+    /// How wide it is drawn: the same for every attempt, as long as there is room.
+    pub pixels: usize,
     pub bars: Vec<Bars>,
     /// What a screen reader says.
     pub words: String,
@@ -79,6 +84,7 @@ pub(super) fn strip(attempts: &[Attempt]) -> Option<Strip> {
         .collect();
     Some(Strip {
         width,
+        pixels: (width * 9).min(MAX_PIXELS),
         bars: bars.collect(),
         words: format!("{} attempts: {}", attempts.len(), words.join(", ")),
     })
@@ -108,26 +114,106 @@ pub(super) fn timeline(
         };
         let share = (offset / length_ms).clamp(0.0, 1.0);
         let column = ((share * COLUMNS as f64) as usize).min(COLUMNS - 1);
-        let place = ORDER.iter().position(|verdict| *verdict == attempt.verdict)?;
+        let place = ORDER
+            .iter()
+            .position(|verdict| *verdict == attempt.verdict)?;
         let height = &mut highest[column][place];
         *height = Some(height.unwrap_or(0.0).max(attempt.duration_ms));
     }
-    let bars = ORDER.into_iter().enumerate().filter_map(|(place, verdict)| {
-        let mut path = String::new();
-        for (x, heights) in highest.iter().enumerate() {
-            if let Some(duration) = heights[place] {
-                // Short ones are seen too.
-                let height = (duration / longest_ms * HEIGHT).max(3.0);
-                path.push_str(&format!("M{x} {HEIGHT}v-{height:.0}h1.6v{height:.0}z"));
+    let bars = ORDER
+        .into_iter()
+        .enumerate()
+        .filter_map(|(place, verdict)| {
+            let mut path = String::new();
+            for (x, heights) in highest.iter().enumerate() {
+                if let Some(duration) = heights[place] {
+                    // Short ones are seen too.
+                    let height = (duration / longest_ms * HEIGHT).max(3.0);
+                    path.push_str(&format!("M{x} {HEIGHT}v-{height:.0}h1.6v{height:.0}z"));
+                }
             }
-        }
-        (!path.is_empty()).then(|| Bars {
-            verdict: verdict.into(),
-            path,
-        })
-    });
+            (!path.is_empty()).then(|| Bars {
+                verdict: verdict.into(),
+                path,
+            })
+        });
     Some(Timeline {
         bars: bars.collect(),
         longest: duration(longest_ms),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attempts(verdicts: impl IntoIterator<Item = Verdict>) -> Vec<Attempt> {
+        let numbered = verdicts.into_iter().enumerate();
+        numbered
+            .map(|(n, verdict)| Attempt {
+                attempt: n as u32 + 1,
+                verdict,
+                seed: None,
+                started: Some(format!("2026-11-22T00:00:{:02}Z", n % 60)),
+                stress: None,
+                shape: None,
+                duration_ms: 100.0,
+                convergence_ms: None,
+                checks: 1,
+                positive_checks: 1,
+                broke: None,
+                failures: Vec::new(),
+                warnings: Vec::new(),
+                skip: None,
+                infra: None,
+                complaint: None,
+                evidence: None,
+            })
+            .collect()
+    }
+
+    fn of(strip: &Strip, word: &str) -> usize {
+        let bars = strip.bars.iter().filter(|bars| bars.verdict.word == word);
+        bars.map(|bars| bars.path.matches('M').count()).sum()
+    }
+
+    #[test]
+    fn a_strip_has_a_column_per_attempt() {
+        use Verdict::{Fail, Infra, Pass};
+        let drawn = strip(&attempts([Pass, Fail, Pass, Infra])).unwrap();
+        assert_eq!((drawn.width, drawn.pixels), (4, 36));
+        assert_eq!(
+            (of(&drawn, "pass"), of(&drawn, "fail"), of(&drawn, "infra")),
+            (2, 1, 1)
+        );
+        assert_eq!(drawn.words, "4 attempts: 2 pass, 1 infra, 1 fail");
+        assert!(strip(&attempts([Fail])).is_none());
+    }
+
+    #[test]
+    fn one_failure_among_thousands_is_seen() {
+        for place in [0, 1, 4_321, 9_999] {
+            let verdicts = (0..10_000).map(|n| match n == place {
+                true => Verdict::Fail,
+                false => Verdict::Pass,
+            });
+            let attempts = attempts(verdicts);
+            let drawn = strip(&attempts).unwrap();
+            assert_eq!(drawn.width, STRIP);
+            assert_eq!(
+                (of(&drawn, "fail"), of(&drawn, "pass")),
+                (1, STRIP - 1),
+                "{place}"
+            );
+            let start = "2026-11-22T00:00:00Z".parse().ok();
+            let drawn = timeline(&attempts, start, 60_000.0).unwrap();
+            let fails = drawn
+                .bars
+                .iter()
+                .find(|bars| bars.verdict.word == "fail")
+                .unwrap();
+            assert_eq!(fails.path.matches('M').count(), 1);
+            assert!(drawn.bars.iter().map(|bars| bars.path.len()).sum::<usize>() < 20_000);
+        }
+    }
 }

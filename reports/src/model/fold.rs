@@ -701,10 +701,7 @@ fn end_problem(end: Option<&End>) -> Option<String> {
 }
 
 /// What was measured by name, with the shape of the distribution if it is to be drawn.
-fn measurements(
-    measured: BTreeMap<(String, String), Vec<f64>>,
-    drawn: bool,
-) -> Vec<Measurement> {
+fn measurements(measured: BTreeMap<(String, String), Vec<f64>>, drawn: bool) -> Vec<Measurement> {
     let distribution = |((name, unit), values): (_, Vec<f64>)| {
         let curve = if drawn {
             stats::curve(&values)

@@ -214,7 +214,10 @@ mod tests {
         let values: Vec<f64> = (1..=100).rev().map(f64::from).collect();
         let drawn = curve(&values);
         assert_eq!(drawn.len(), 51);
-        assert_eq!((drawn[0], drawn[1], drawn[25], drawn[50]), (1.0, 2.0, 50.0, 100.0));
+        assert_eq!(
+            (drawn[0], drawn[1], drawn[25], drawn[50]),
+            (1.0, 2.0, 50.0, 100.0)
+        );
         assert_eq!(curve(&[1.0, 2.0, 3.0, f64::NAN, 4.0]), Vec::<f64>::new());
         assert_eq!(curve(&[7.0; 9]), Vec::<f64>::new());
         assert_eq!(curve(&[1.0, 1.0, 1.0, 1.0, 2.0]).last(), Some(&2.0));
