@@ -39,6 +39,11 @@ fn words(report: &Report) -> (String, &'static str) {
             format!("{} of a part pass", plural(cases.pass, "case")),
             GREY,
         ),
+        // Within the flake budget of the run, which a badge does not know.
+        Conclusion::Conformant if cases.flaky > 0 => {
+            let flaky = plural(cases.flaky, "flaky case");
+            (format!("conformant, {profile}, {flaky}"), AMBER)
+        }
         Conclusion::Conformant => (format!("conformant, {profile}"), GREEN),
         Conclusion::ShardPassed => ("shard passed (a part)".to_owned(), GREY),
         Conclusion::NotConformant => (
