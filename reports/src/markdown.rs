@@ -23,7 +23,7 @@ const MAX_FAILURES: usize = 4;
 const MAX_TEXT: usize = 240;
 
 /// Warnings by the rules they are about and their kind: how many attempts, and the first of them.
-fn warnings(report: &Report) -> BTreeMap<(String, &str), (usize, &str, &str)> {
+pub(crate) fn warnings(report: &Report) -> BTreeMap<(String, &str), (usize, &str, &str)> {
     let mut found = BTreeMap::new();
     for case in &report.cases {
         for attempt in &case.attempts {

@@ -57,7 +57,7 @@
       if (at < 1) continue;
       const name = part.slice(0, at);
       let value = part.slice(at + 1);
-      if (name === 'text') value = value.replace(/\+/g, ' ');
+      if (name !== 'case' && name !== 'requirement') value = value.replace(/\+/g, ' ');
       try {
         found.set(name, decodeURIComponent(value));
       } catch (error) {

@@ -138,10 +138,7 @@ fn by_importance(report: &Report) -> Vec<&CaseResult> {
 }
 
 /// The first failed attempt whose evidence is there, and where.
-pub(crate) fn first_with_evidence<'a>(
-    dir: &Path,
-    case: &'a CaseResult,
-) -> Option<(&'a Attempt, PathBuf)> {
+fn first_with_evidence<'a>(dir: &Path, case: &'a CaseResult) -> Option<(&'a Attempt, PathBuf)> {
     case.attempts_with(Verdict::Fail).find_map(|attempt| {
         let place = inside(dir, attempt.evidence.as_deref()?)?;
         Some((attempt, place))

@@ -24,8 +24,6 @@ mod plot;
 mod text;
 mod timeline;
 
-use std::collections::BTreeMap;
-
 use askama::Template;
 use base64::Engine as _;
 use sha2::{Digest as _, Sha256};
@@ -236,30 +234,18 @@ fn characteristics(report: &Report) -> Vec<Characteristic> {
         .collect()
 }
 
-/// Warnings by the rules they are about and their kind: how many attempts, and the first of them.
 fn warnings(report: &Report) -> Vec<Warning> {
-    let mut found: BTreeMap<(String, &str), Warning> = BTreeMap::new();
-    for case in &report.cases {
-        for attempt in &case.attempts {
-            let mut counted = std::collections::BTreeSet::new();
-            for warning in &attempt.warnings {
-                let key = (warning.requirements.join(", "), warning.kind.as_str());
-                if !counted.insert(key.clone()) {
-                    continue;
-                }
-                let (rules, kind) = (Text::new(&key.0), Text::new(key.1));
-                let first = || Warning {
-                    rules,
-                    kind,
-                    count: 0,
-                    case: Text::new(&case.id),
-                    example: Text::short(&warning.message, 400),
-                };
-                found.entry(key).or_insert_with(first).count += 1;
-            }
-        }
-    }
-    found.into_values().take(MAX_LIST).collect()
+    crate::markdown::warnings(report)
+        .into_iter()
+        .take(MAX_LIST)
+        .map(|((rules, kind), (count, case, example))| Warning {
+            rules: Text::new(&rules),
+            kind: Text::new(kind),
+            count,
+            case: Text::new(case),
+            example: Text::short(example, 400),
+        })
+        .collect()
 }
 
 fn trouble(report: &Report) -> Vec<Trouble> {
