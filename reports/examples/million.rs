@@ -10,7 +10,7 @@ use std::time::Instant;
 use reports::history::History;
 use reports::merge::{MergeOptions, merge};
 use reports::shard::Shard;
-use reports::{Report, json, junit, markdown};
+use reports::{Report, badge, evidence, html, json, junit, markdown};
 
 #[path = "../tests/fixture/synthetic.rs"]
 mod synthetic;
@@ -35,6 +35,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         step("report.json", || json::render(&report).len()),
         step("junit.xml", || junit::render(&report).len()),
         step("report.md", || markdown::render(&report).len()),
+        step("report.html", || {
+            html::render(&report, &evidence::collect(dir.path(), &report)).len()
+        }),
+        step("badge.svg", || badge::render(&report).len()),
     ];
     let rendering = rendering.elapsed();
     println!(

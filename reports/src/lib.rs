@@ -1,17 +1,20 @@
 //! Report model, JSON Schema and renderers.
 //!
 //! ```text
-//!  runner --append--> events.jsonl --read--> Report --render--> report.json, junit.xml, report.md
-//!         (log)                     (log)   (model)             (json, junit, markdown)
+//!  runner --append--> events.jsonl --read--> Report --render--> report.json, junit.xml, report.md, report.html, badge.svg
+//!         (log)                     (log)   (model)             (json, junit, markdown, html, badge)
 //! ```
 //!
 //! The crate knows nothing of the harness: it owns the types of the event log and of the report, and everything after the
 //! log is a pure function.
 
+pub mod badge;
 pub mod compare;
 pub mod directory;
 pub mod event;
+pub mod evidence;
 pub mod history;
+pub mod html;
 pub mod json;
 pub mod junit;
 mod lines;

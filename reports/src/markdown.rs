@@ -27,7 +27,7 @@ const MAX_FAILURES: usize = 4;
 const MAX_TEXT: usize = 240;
 
 /// Warnings by the rules they are about and their kind: how many attempts, and the first of them.
-fn warnings(report: &Report) -> BTreeMap<(String, &str), (usize, &str, &str)> {
+pub(crate) fn warnings(report: &Report) -> BTreeMap<(String, &str), (usize, &str, &str)> {
     let mut found = BTreeMap::new();
     for case in &report.cases {
         for attempt in &case.attempts {
@@ -368,7 +368,7 @@ fn measurement_row(measured: &Measurement) -> String {
 }
 
 /// A measured number with the digits that mean something.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 1.0 => format!("{}", (value * 10.0).round() / 10.0),
@@ -635,7 +635,7 @@ fn repetition(options: &Options) -> String {
     words.join(", ")
 }
 
-fn plural(count: u64, noun: &str) -> String {
+pub(crate) fn plural(count: u64, noun: &str) -> String {
     match count {
         1 => format!("1 {noun}"),
         _ => format!("{count} {noun}s"),
@@ -643,7 +643,7 @@ fn plural(count: u64, noun: &str) -> String {
 }
 
 /// A duration in milliseconds, in the unit a reader expects.
-fn duration(ms: f64) -> String {
+pub(crate) fn duration(ms: f64) -> String {
     match ms {
         _ if ms < 10.0 => format!("{ms:.1} ms"),
         _ if ms < 1000.0 => format!("{ms:.0} ms"),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use crate::model::Report;
-use crate::{json, junit, markdown};
+use crate::{badge, evidence, html, json, junit, markdown};
 
 /// A report could not be stored.
 #[derive(Debug, Error)]
@@ -18,7 +18,8 @@ pub struct WriteError {
     pub source: io::Error,
 }
 
-/// Writes `report.json`, `junit.xml` and `report.md` into a directory, which is made when missing, and returns their paths.
+/// Writes `report.json`, `junit.xml`, `report.md`, `report.html` and `badge.svg` into a directory, which is made when missing, and
+/// returns their paths. The page shows parts of the evidence that lies in the directory, where the report says.
 ///
 /// Each file is complete or not there: it is written beside its place and then renamed, so that a CI system which uploads
 /// reports after a crash never finds half of one.
@@ -35,6 +36,11 @@ pub fn write_all(dir: impl AsRef<Path>, report: &Report) -> Result<Vec<PathBuf>,
         ("report.json", json::render(report)),
         ("junit.xml", junit::render(report)),
         ("report.md", markdown::render(report)),
+        (
+            "report.html",
+            html::render(report, &evidence::collect(dir, report)),
+        ),
+        ("badge.svg", badge::render(report)),
     ];
     let mut written = Vec::new();
     for (name, text) in files {

@@ -6,9 +6,10 @@ mod fixture;
 
 use fixture::{Run, hostile};
 use reports::event::{Experiment, FinishReason, SkipKind, Verdict};
-use reports::{Report, json, junit, markdown};
+use reports::evidence::Evidence;
+use reports::{Report, badge, html, json, junit, markdown};
 
-/// Compares all three renderings with their snapshots, after checking what must hold for any report.
+/// Compares all renderings with their snapshots, after checking what must hold for any report.
 fn golden(name: &str, report: &Report) {
     let schema: serde_json::Value = serde_json::from_str(reports::schema::REPORT_V1).unwrap();
     let schema = jsonschema::validator_for(&schema).unwrap();
@@ -35,6 +36,30 @@ fn golden(name: &str, report: &Report) {
     insta::assert_snapshot!(format!("{name}.json"), document);
     insta::assert_snapshot!(format!("{name}.xml"), xml);
     insta::assert_snapshot!(format!("{name}.md"), markdown::render(report));
+    insta::assert_snapshot!(format!("{name}.html"), page(report));
+    insta::assert_snapshot!(format!("{name}.svg"), badge::render(report));
+}
+
+/// The page without its style and script, which are the same in all of them, with a tag per line.
+fn page(report: &Report) -> String {
+    let page = html::render(report, &Evidence::new());
+    let mut text = String::new();
+    let mut rest = page.as_str();
+    for tag in ["style", "script"] {
+        let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));
+        let start = rest.find(&open).unwrap() + open.len();
+        let end = rest.rfind(&close).unwrap();
+        text.push_str(&rest[..start]);
+        rest = &rest[end..];
+    }
+    let text = text + rest;
+    let digests = text.split("sha256-").skip(1).map(|rest| &rest[..44]);
+    let digests: Vec<String> = digests.map(str::to_owned).collect();
+    assert_eq!(digests.len(), 2);
+    let text = text
+        .replace(&digests[0], "STYLE")
+        .replace(&digests[1], "SCRIPT");
+    text.replace("><", ">\n<")
 }
 
 #[test]

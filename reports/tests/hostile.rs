@@ -4,7 +4,8 @@ mod fixture;
 
 use fixture::{HOSTILE, Run, hostile};
 use reports::event::Verdict;
-use reports::{junit, markdown};
+use reports::evidence::Evidence;
+use reports::{badge, html, junit, markdown};
 
 #[test]
 fn junit_carries_hostile_names_unbroken() {
@@ -147,4 +148,169 @@ fn a_candidate_that_fails_everything_still_fits_into_a_comment() {
     let xml = junit::render(&report);
     let document = quick_junit::Report::deserialize_from_str(&xml).unwrap();
     assert_eq!((document.tests, document.failures), (3000, 1000));
+}
+
+/// The tags of a page: their names and attributes, as a browser sees them.
+fn tags(page: &str) -> Vec<(String, Vec<(String, String)>)> {
+    let mut tags = Vec::new();
+    let mut rest = page;
+    while let Some(start) = rest.find('<') {
+        rest = &rest[start + 1..];
+        let name_end = rest.find(|c: char| c.is_whitespace() || c == '>').unwrap();
+        let name = rest[..name_end].to_ascii_lowercase();
+        rest = &rest[name_end..];
+        let mut attributes = Vec::new();
+        loop {
+            rest = rest.trim_start();
+            if let Some(after) = rest.strip_prefix("/>").or_else(|| rest.strip_prefix('>')) {
+                rest = after;
+                break;
+            }
+            let end = rest
+                .find(|c: char| c.is_whitespace() || matches!(c, '=' | '>'))
+                .unwrap();
+            let attribute = rest[..end].to_ascii_lowercase();
+            rest = &rest[end..];
+            let mut value = String::new();
+            if let Some(after) = rest.strip_prefix('=') {
+                let quoted = after.strip_prefix('"').expect("every value is in quotes");
+                let end = quoted.find('"').unwrap();
+                value.push_str(&quoted[..end]);
+                rest = &quoted[end + 1..];
+            }
+            attributes.push((attribute, value));
+        }
+        if matches!(name.as_str(), "script" | "style") {
+            rest = &rest[rest.find("</").unwrap()..];
+        }
+        tags.push((name.trim_end_matches('/').to_owned(), attributes));
+    }
+    tags
+}
+
+#[test]
+fn a_page_has_only_our_markup() {
+    // The same page without hostile texts has every tag and attribute that there may be.
+    let mut run = Run::new(2);
+    run.case("a[ipv4]", &["SVC-1"], &[Verdict::Fail, Verdict::Fail]);
+    run.experiment("a[ipv4]", reports::event::Experiment::Alone, 5, 5, 0);
+    run.case("b[ipv4]", &["SVC-1"], &[Verdict::Pass, Verdict::Fail]);
+    run.case("c[ipv4]", &["SVC-1"], &[Verdict::Infra, Verdict::Infra]);
+    run.case("d[ipv4]", &["SVC-1"], &[Verdict::Skip, Verdict::Skip]);
+    run.characteristic("a[ipv4]", "choice", "left", "Left or right.");
+    let none = Evidence::new();
+    let tame = tags(&html::render(&run.report(), &none));
+    let wild = html::render(&hostile().report(), &none);
+    let known = |name: &str, attribute: Option<&str>| {
+        tame.iter().any(|(tag, attributes)| {
+            let has = |wanted| attributes.iter().any(|(attribute, _)| attribute == wanted);
+            tag == name && attribute.is_none_or(has)
+        })
+    };
+    let found = tags(&wild);
+    for (name, attributes) in &found {
+        assert!(known(name, None), "foreign tag <{name}>");
+        for (attribute, value) in attributes {
+            assert!(
+                known(name, Some(attribute)),
+                "foreign attribute {attribute} of <{name}>"
+            );
+            assert!(
+                !attribute.starts_with("on") && attribute != "style",
+                "{attribute}"
+            );
+            if attribute == "href" {
+                assert!(value.starts_with('#'), "a link leads to {value}");
+            }
+            assert!(attribute != "src", "{value} would be loaded");
+        }
+    }
+    let count = |wanted: &str| found.iter().filter(|(name, _)| name == wanted).count();
+    assert_eq!(
+        (count("script"), count("/script"), count("style")),
+        (1, 1, 1)
+    );
+    for c in wild.chars() {
+        assert!(
+            c == '\n' || c == '\t' || !c.is_control(),
+            "{c:?} is in the page"
+        );
+        assert!(
+            !('\u{202a}'..='\u{202e}').contains(&c),
+            "{c:?} turns the text around"
+        );
+    }
+    // A name with control characters is no word for a shell, so nobody is told to paste one.
+    assert!(!wild.contains("harness repro"));
+}
+
+#[test]
+fn hostile_evidence_stays_text() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut run = Run::new(1);
+    run.case("a[ipv4]", &["SVC-1"], &[Verdict::Fail]);
+    let hostile = HOSTILE.replace(['\n', '\r'], " ");
+    let evidence = dir.path().join("cases/a[ipv4]/1");
+    let node = evidence.join("nodes/node1");
+    std::fs::create_dir_all(&node).unwrap();
+    let wide = hostile.chars().count();
+    let rule = "-".repeat(wide + 2);
+    let matrix = format!(
+        "|---|{rule}|{rule}|{rule}|{rule}|\n| X | {hostile} | {hostile} | {hostile} | {hostile} |\n"
+    );
+    let object = serde_json::json!([
+        {"verb": "ADDED", "kind": "Node", "name": "node1", "object": {}},
+        {"verb": "ADDED", "kind": "Pod", "name": "client", "object": {"spec": {"nodeName": "node1"}}},
+        {"verb": "ADDED", "kind": "Pod", "name": hostile, "object": {"spec": {"nodeName": "node1"}, "status": {"podIPs": [{"ip": hostile}]}}},
+    ]);
+    for (path, text) in [
+        (evidence.join("matrix.txt"), matrix),
+        (
+            evidence.join("story.txt"),
+            format!("1.0 ms  FAIL {hostile}\n"),
+        ),
+        (evidence.join("objects.json"), object.to_string()),
+        (node.join("candidate.log"), format!("err E1122 {hostile}\n")),
+        (
+            node.join("conntrack.txt"),
+            format!("tcp {hostile} -> 10.96.0.10:80\n"),
+        ),
+        (
+            node.join("nft.txt"),
+            format!("table ip t {{\n\tchain c {{\n\t\tip daddr 10.96.0.10 {hostile}\n\t}}\n}}\n"),
+        ),
+    ] {
+        std::fs::write(path, text).unwrap();
+    }
+    run.last_failure().cell = Some("pod client -> web ClusterIP 10.96.0.10:80/TCP".into());
+    let report = run.report();
+    let shown = reports::evidence::collect(dir.path(), &report);
+    let page = html::render(&report, &shown);
+    for part in [
+        "matrix",
+        "world",
+        "candidate.log",
+        "conntrack.txt",
+        "nft.txt",
+        "story.txt",
+    ] {
+        assert!(page.contains(part), "{part} is not shown");
+    }
+    assert!(
+        page.matches("evil.example").count() >= 9,
+        "the texts are there"
+    );
+    assert!(!page.contains("<script>alert") && !page.contains("<!-- "));
+    let live = tags(&page);
+    assert_eq!(live.iter().filter(|(name, _)| name == "script").count(), 1);
+    assert!(!page.contains('\u{1b}') && !page.contains('\u{202e}'));
+}
+
+#[test]
+fn a_badge_says_nothing_that_a_log_says() {
+    let badge = badge::render(&hostile().report());
+    assert!(
+        !badge.contains("evil") && !badge.contains("script"),
+        "{badge}"
+    );
 }

@@ -637,7 +637,7 @@ fn a_directory_has_one_writer_and_goes_on_where_it_stopped() {
         writing.record(body.body).unwrap();
     }
     let (report, files) = writing.finish().unwrap();
-    assert_eq!((report.exit_code, files.len()), (0, 3));
+    assert_eq!((report.exit_code, files.len()), (0, 5));
     assert_eq!(directory::report(&out).unwrap(), report);
 
     let empty = dir.path().join("empty");
@@ -667,12 +667,21 @@ fn a_log_on_disk_becomes_three_files_even_when_torn() {
         .iter()
         .map(|path| path.file_name().unwrap())
         .collect();
-    assert_eq!(names, ["report.json", "junit.xml", "report.md"]);
+    assert_eq!(
+        names,
+        [
+            "report.json",
+            "junit.xml",
+            "report.md",
+            "report.html",
+            "badge.svg"
+        ]
+    );
     let text = std::fs::read_to_string(&written[0]).unwrap();
     assert_eq!(reports::json::parse(&text).unwrap(), report);
     assert_eq!(
         std::fs::read_dir(&out).unwrap().count(),
-        3,
+        5,
         "no drafts are left"
     );
 

@@ -11,12 +11,12 @@ use std::path::Path;
 use thiserror::Error;
 
 use super::report::{
-    Attempt, CaseResult, CharacteristicResult, CharacteristicValue, ClaimResult, End,
+    Attempt, BrokenStep, CaseResult, CharacteristicResult, CharacteristicValue, ClaimResult, End,
     ExperimentResult, GroupSummary, Measurement, REPORT_FORMAT_VERSION, Report, RequirementResult,
     Resumption, Totals,
 };
 use super::signature;
-use super::stats::{Distribution, Rate};
+use super::stats::{self, Distribution, Rate};
 use super::verdict::{CaseVerdict, Conclusion, Counts};
 use crate::event::{
     AttemptFinished, EVENT_FORMAT_VERSION, Event, EventBody, Experiment, ExperimentFinished,
@@ -158,6 +158,8 @@ struct AttemptFold {
     started: Option<Started>,
     /// The last step that ended, and its verb.
     last_step: Option<(u32, String)>,
+    /// The first step that did not hold.
+    broke: Option<BrokenStep>,
     /// What is counted once it is known that the attempt is not void.
     pending: Vec<Pending>,
     finished: Option<AttemptFinished>,
@@ -241,9 +243,19 @@ impl ReportBuilder {
                 attempt,
                 index,
                 verb,
-                ..
+                summary,
+                duration_ms,
+                ok,
             } => {
                 let fold = self.attempt(seq, &case, attempt)?;
+                if !ok && fold.broke.as_ref().is_none_or(|first| index < first.index) {
+                    fold.broke = Some(BrokenStep {
+                        index,
+                        verb: verb.clone(),
+                        summary,
+                        duration_ms,
+                    });
+                }
                 if fold
                     .last_step
                     .as_ref()
@@ -559,7 +571,7 @@ impl ReportBuilder {
             failure_groups,
             causes,
             infra_groups: signature::infra_groups(&cases),
-            measurements: measurements(measured),
+            measurements: measurements(measured, true),
             cases,
         };
         report.conclusion = report.conclude(report.options.flake_budget);
@@ -606,7 +618,7 @@ impl CaseFold {
         let (passed, failed) = (count(Verdict::Pass), count(Verdict::Fail));
         result.failure_rate = Rate::new(failed, passed + failed);
         result.convergence_ms = Distribution::of(attempts.iter().filter_map(|a| a.convergence_ms));
-        result.measurements = measurements(self.measured);
+        result.measurements = measurements(self.measured, false);
         result
     }
 }
@@ -634,6 +646,7 @@ impl AttemptFold {
                 convergence_ms: None,
                 checks: 0,
                 positive_checks: 0,
+                broke: self.broke,
                 failures: Vec::new(),
                 warnings: Vec::new(),
                 skip: None,
@@ -655,6 +668,7 @@ impl AttemptFold {
             convergence_ms: finished.convergence_ms,
             checks: finished.checks,
             positive_checks: finished.positive_checks,
+            broke: self.broke.filter(|_| verdict != Verdict::Pass),
             failures: finished.failures,
             warnings: finished.warnings,
             skip: finished.skip,
@@ -686,10 +700,20 @@ fn end_problem(end: Option<&End>) -> Option<String> {
     })
 }
 
-fn measurements(measured: BTreeMap<(String, String), Vec<f64>>) -> Vec<Measurement> {
-    let distribution = |((name, unit), values)| {
-        let values = Distribution::of(values)?;
-        Some(Measurement { name, unit, values })
+/// What was measured by name, with the shape of the distribution if it is to be drawn.
+fn measurements(measured: BTreeMap<(String, String), Vec<f64>>, drawn: bool) -> Vec<Measurement> {
+    let distribution = |((name, unit), values): (_, Vec<f64>)| {
+        let curve = if drawn {
+            stats::curve(&values)
+        } else {
+            Vec::new()
+        };
+        Some(Measurement {
+            name,
+            unit,
+            values: Distribution::of(values)?,
+            curve,
+        })
     };
     measured.into_iter().filter_map(distribution).collect()
 }

@@ -15,9 +15,9 @@ pub use class::{
 pub use fisher::fisher_exact;
 pub use fold::{ModelError, ReportBuilder};
 pub use report::{
-    Attempt, AttemptCounts, CaseResult, CharacteristicResult, CharacteristicValue, ClaimResult,
-    Classification, End, ExperimentResult, GroupSummary, Measurement, REPORT_FORMAT_VERSION,
-    Report, RequirementResult, Resumption, Totals,
+    Attempt, AttemptCounts, BrokenStep, CaseResult, CharacteristicResult, CharacteristicValue,
+    ClaimResult, Classification, End, ExperimentResult, GroupSummary, Measurement,
+    REPORT_FORMAT_VERSION, Report, RequirementResult, Resumption, Totals,
 };
 pub use signature::{FailureGroup, InfraGroup, Signature, without_numbers};
 pub use stats::{CONFIDENCE, Distribution, Rate, at_most, interval, upper_bound};

@@ -493,6 +493,24 @@ pub struct Measurement {
     pub unit: String,
     /// The values.
     pub values: Distribution,
+    /// The values at 0 %, 2 %, 4 % and so on to 100 %, by nearest rank: the shape of the distribution, to be drawn. Only of the run as a
+    /// whole, and only where there are 5 values or more, which are not all the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub curve: Vec<f64>,
+}
+
+/// A step of a scenario that did not hold.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BrokenStep {
+    /// Position of the step in the scenario, counted from 0.
+    pub index: u32,
+    /// Its verb.
+    pub verb: String,
+    /// The step in one line, for humans.
+    pub summary: String,
+    /// How long it took, in milliseconds.
+    pub duration_ms: f64,
 }
 
 /// One attempt of a case.
@@ -524,6 +542,9 @@ pub struct Attempt {
     pub checks: u64,
     /// Those of them that expected traffic to arrive.
     pub positive_checks: u64,
+    /// The first step that did not hold; absent when the attempt passed, or when the log names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broke: Option<BrokenStep>,
     /// What did not hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<Failure>,

@@ -168,6 +168,22 @@ pub struct Distribution {
     pub max: f64,
 }
 
+/// Fewer values than this have no shape worth drawing.
+const CURVE_FROM: usize = 5;
+
+/// The values at 0 %, 2 %, 4 % and so on to 100 %, by nearest rank, of the finite ones of some values in whatever order. Empty when there are
+/// fewer than five of them, or when they are all the same.
+pub(super) fn curve(values: &[f64]) -> Vec<f64> {
+    let finite = values.iter().copied().filter(|value| value.is_finite());
+    let mut values: Vec<f64> = finite.collect();
+    values.sort_by(f64::total_cmp);
+    if values.len() < CURVE_FROM || values.first() == values.last() {
+        return Vec::new();
+    }
+    let rank = |percent: usize| values[(values.len() * percent).div_ceil(100).max(1) - 1];
+    (0..=100).step_by(2).map(rank).collect()
+}
+
 impl Distribution {
     /// The distribution of the finite ones of some values, in whatever order; `None` when there is none.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
@@ -192,6 +208,20 @@ impl Distribution {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_curve_runs_from_the_smallest_value_to_the_largest() {
+        let values: Vec<f64> = (1..=100).rev().map(f64::from).collect();
+        let drawn = curve(&values);
+        assert_eq!(drawn.len(), 51);
+        assert_eq!(
+            (drawn[0], drawn[1], drawn[25], drawn[50]),
+            (1.0, 2.0, 50.0, 100.0)
+        );
+        assert_eq!(curve(&[1.0, 2.0, 3.0, f64::NAN, 4.0]), Vec::<f64>::new());
+        assert_eq!(curve(&[7.0; 9]), Vec::<f64>::new());
+        assert_eq!(curve(&[1.0, 1.0, 1.0, 1.0, 2.0]).last(), Some(&2.0));
+    }
 
     #[test]
     fn clopper_pearson_matches_published_values() {
