@@ -499,9 +499,9 @@ steps:
   - converge: {}
 ";
 
-    /// Two clients on one node and the ClusterIP of a Service with two endpoints.
-    fn two_cells() -> Vec<Cell> {
-        let documents = scenario::read_documents("x.yaml", DOCUMENT).unwrap();
+    /// Two clients on one node and the frontends of the document's Service with two endpoints.
+    fn cells_of(document: &str) -> Vec<Cell> {
+        let documents = scenario::read_documents("x.yaml", document).unwrap();
         let case = documents[0].resolve(&documents[0].cases[0]).unwrap();
         let api = ApiServer::new(Config::default()).unwrap();
         let stage = Stage::new(api, case.plan.clone(), &case.scenario).unwrap();
@@ -518,21 +518,25 @@ steps:
         cells::product(&cluster, &from, &to)
     }
 
+    /// The answer of one of the cell's endpoints.
+    fn answer(cell: &Cell, endpoint: usize) -> Outcome {
+        let [Want::Endpoints { shares, .. }] = cell.expectation.outcomes.as_slice() else {
+            panic!("{}", cell.expectation);
+        };
+        let share = &shares[endpoint];
+        Outcome::Answered {
+            identity: share.pod.clone().unwrap_or_default(),
+            peer: SocketAddr::new(cell.expectation.client_ips[0], 40_001),
+            local: SocketAddr::new(share.ip, share.port),
+        }
+    }
+
     #[test]
     fn clients_that_stick_to_an_endpoint_each_are_spread_only_together() {
-        let mut cells = two_cells();
+        let mut cells = cells_of(DOCUMENT);
         assert_eq!(cells.len(), 2);
         let stuck = |cell: &Cell, endpoint: usize| -> Vec<Try> {
-            let [Want::Endpoints { shares, .. }] = cell.expectation.outcomes.as_slice() else {
-                panic!("{}", cell.expectation);
-            };
-            let share = &shares[endpoint];
-            let outcome = Outcome::Answered {
-                identity: share.pod.clone().unwrap_or_default(),
-                peer: SocketAddr::new(cell.expectation.client_ips[0], 40_001),
-                local: SocketAddr::new(share.ip, share.port),
-            };
-            report(&vec![outcome; 40]).attempts
+            report(&vec![answer(cell, endpoint); 40]).attempts
         };
         let seen = Seen {
             tries: vec![stuck(&cells[0], 0), stuck(&cells[1], 1)],
@@ -551,6 +555,31 @@ steps:
         for (alone, together) in confirming_counts(&cells).into_iter().zip(together) {
             assert!(alone > together);
         }
+    }
+
+    /// A node that has not heard yet that internalTrafficPolicy is no longer `Local` is right at its NodePort.
+    #[test]
+    fn a_stale_cluster_ip_is_not_hidden_by_node_ports() {
+        let exposed = DOCUMENT.replace("spec: {", "spec: {type: NodePort, ");
+        let cells = cells_of(&exposed);
+        let stale = |cell: &Cell| {
+            let frontend = cell.to.frontend.as_ref().unwrap();
+            frontend.kind == oracle::FrontendKind::ClusterIp
+        };
+        assert!(cells.iter().any(stale) && !cells.iter().all(stale));
+        let tries = cells.iter().map(|cell| {
+            let (first, second) = (answer(cell, 0), answer(cell, 1));
+            let second = if stale(cell) { first.clone() } else { second };
+            report(&[vec![first; 20], vec![second; 20]].concat()).attempts
+        });
+        let seen = Seen {
+            tries: tries.collect(),
+            broken_controls: Vec::new(),
+            controls: 0,
+        };
+        let found = wrong(&cells, &seen, Proportions::PerService);
+        let kinds: Vec<MismatchKind> = found.iter().map(|wrong| wrong.mismatch.kind).collect();
+        assert_eq!(kinds, [MismatchKind::EndpointNeverChosen]);
     }
 
     fn report(outcomes: &[Outcome]) -> proto::ConnectReport {
