@@ -3,9 +3,10 @@
 //! The command is in [`cli`]; what it stands on, from top to bottom: [`plan`] (which cases), [`run`] (attempts, verdicts,
 //! the event log), [`scenario`] (documents), [`cluster`] (worlds with a candidate in them) and [`candidate`] (manifests).
 //! Beside them: [`soak`] (the cases for hours), [`coverage`] (what the catalogue stands for), [`diff`] (two candidates compared),
-//! [`experiment`] (what kind of failure it is) and [`nemesis`] (what goes wrong meanwhile).
+//! [`experiment`] (what kind of failure it is), [`nemesis`] (what goes wrong meanwhile), and `canary` (whether a run would have noticed).
 
 pub mod bench;
+mod canary;
 pub mod candidate;
 pub mod cli;
 pub mod cluster;

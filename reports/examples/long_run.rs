@@ -166,6 +166,7 @@ fn start() -> RunStarted {
             ..Options::default()
         },
         invocation: None,
+        waivers: Vec::new(),
         merged: None,
         cases: (0..CASES)
             .map(|case| PlannedCase {

@@ -39,6 +39,9 @@ fn words(report: &Report) -> (String, &'static str) {
             format!("{} of a part pass", plural(cases.pass, "case")),
             GREY,
         ),
+        Conclusion::Conformant if report.options.canaries.is_empty() => {
+            ("no canaries: not shown that it tests".to_owned(), GREY)
+        }
         // Within the flake budget of the run, which a badge does not know.
         Conclusion::Conformant if cases.flaky > 0 => {
             let flaky = plural(cases.flaky, "flaky case");

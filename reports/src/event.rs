@@ -13,11 +13,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::sequential::Claim;
 use crate::shard::Shard;
+use crate::waiver::Waiver;
 
 /// Version of the log format written by this crate; readers accept this one and lower ones.
 ///
 /// 2 added `runResumed`, after which attempts may start again and a run that ended may go on, and `experimentFinished`.
-pub const EVENT_FORMAT_VERSION: u32 = 2;
+/// 3 added `canaryFinished`.
+pub const EVENT_FORMAT_VERSION: u32 = 3;
 
 /// One line of the log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -111,6 +113,8 @@ pub enum EventBody {
     /// A case that failed was rerun under chosen conditions. These reruns are no attempts of the case: they never count into its verdict,
     /// its failure rate or the exit code.
     ExperimentFinished(ExperimentFinished),
+    /// A proxy that is known to be bad met a case. It is no attempt: it says whether the harness would have noticed.
+    CanaryFinished(CanaryFinished),
     /// The last event, unless the run is resumed later; a log without it comes from a run that was killed.
     RunFinished {
         /// Why the run ended.
@@ -128,6 +132,7 @@ impl EventBody {
             EventBody::RunStarted(_)
             | EventBody::RunResumed(_)
             | EventBody::ExperimentFinished(_)
+            | EventBody::CanaryFinished(_)
             | EventBody::RunFinished { .. } => None,
             EventBody::AttemptStarted { case, attempt, .. }
             | EventBody::StepFinished { case, attempt, .. }
@@ -163,6 +168,9 @@ pub struct RunStarted {
     pub cases: Vec<PlannedCase>,
     /// Every requirement of the catalogue, also those that no planned case covers.
     pub requirements: Vec<RequirementInfo>,
+    /// What is known to fail, and what becomes of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waivers: Vec<Waiver>,
     /// The runs that this log was merged from; absent in a log that a runner wrote.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub merged: Option<Merged>,
@@ -330,6 +338,9 @@ pub struct Options {
     /// The part of the attempts that this run makes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shard: Option<Shard>,
+    /// The known-bad proxies that have to be noticed before anything is believed; none in a run without canaries.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub canaries: Vec<String>,
 }
 
 /// How it is decided which attempts a run makes.
@@ -384,6 +395,42 @@ pub struct RequirementInfo {
     pub text: String,
     /// Where the rule comes from: API field, KEP, upstream test, issue number.
     pub source: String,
+}
+
+/// What became of a proxy that is known to be bad.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CanaryFinished {
+    /// The run that it was made for: a merged log has the canaries of all its parts.
+    pub run_id: String,
+    /// Name of the proxy, one of the options' `canaries`.
+    pub canary: String,
+    /// What is wrong with it.
+    pub fault: String,
+    /// Id of the case that it met.
+    pub case: String,
+    /// Seed of the attempt that decided.
+    pub seed: u64,
+    /// Attempts that were made, those that say nothing included.
+    pub attempts: u32,
+    /// What became of it.
+    pub outcome: CanaryOutcome,
+    /// What gave it away, or why it was not noticed.
+    pub message: String,
+    /// How long all attempts took, in milliseconds.
+    pub duration_ms: f64,
+}
+
+/// Whether a known-bad proxy was noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum CanaryOutcome {
+    /// It failed, by what is wrong with it.
+    Caught,
+    /// It passed, or failed by something else: what passes in this run proves nothing.
+    Missed,
+    /// The machine or the harness got in the way every time.
+    Unclear,
 }
 
 /// How an attempt ended.

@@ -103,6 +103,9 @@ fn test_case(report: &Report, case: &CaseResult) -> TestCase {
         test.add_property(property(&format!("axis.{axis}"), value));
     }
     test.add_property(property("attempts", &case.attempts.len().to_string()));
+    if let Some(waiver) = &case.waived {
+        test.add_property(property("waived", &waiver.words()));
+    }
     if let Some(rate) = case.failure_rate {
         let value = format!(
             "{}/{} = {:.4} [{:.4}, {:.4}]",

@@ -13,6 +13,7 @@ pub mod compare;
 pub mod directory;
 pub mod event;
 pub mod evidence;
+pub mod gate;
 pub mod history;
 pub mod html;
 pub mod json;
@@ -29,6 +30,7 @@ pub mod sign;
 pub mod status;
 pub mod submission;
 pub mod text;
+pub mod waiver;
 mod write;
 
 pub use event::{Event, EventBody};

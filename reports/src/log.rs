@@ -265,6 +265,7 @@ fn not_finite(body: &EventBody) -> Option<&'static str> {
         | EventBody::AttemptStarted { .. }
         | EventBody::Characteristic { .. }
         | EventBody::ExperimentFinished(_)
+        | EventBody::CanaryFinished(_)
         | EventBody::RunFinished { .. } => None,
     }
 }

@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::event::{Failure, Machine, Merged, Mode, Options, Verdict};
 use crate::model::{
     Attempt, CaseResult, CaseVerdict, Classification, Conclusion, Counts, Distribution,
-    FailureGroup, GroupSummary, InfraGroup, Measurement, Rate, Report,
+    FailureGroup, GroupSummary, InfraGroup, Measurement, Rate, Report, canary_sentence,
 };
 use crate::sequential::Decision;
 use crate::text::{one_line, shortened};
+use crate::waiver;
 
 /// The rendered report is never longer than this many bytes; GitHub's limit for a comment is 65,536 characters.
 pub const MAX_BYTES: usize = 60_000;
@@ -93,6 +94,12 @@ pub fn render(report: &Report) -> String {
             "",
         );
     }
+    let waivers = report.waivers.iter().map(|result| {
+        let (subject, state) = (prose(&result.waiver.subject()), result.state.as_str());
+        format!("- {subject}: {state}: {}\n", prose(&result.waiver.words()))
+    });
+    let title = format!("Waivers ({})", report.waivers.len());
+    page.folded(3_000, &title, waivers);
     let violated = report.requirements.iter().filter(|requirement| {
         matches!(requirement.verdict, CaseVerdict::Fail | CaseVerdict::Flaky)
     });
@@ -254,6 +261,9 @@ fn summary(report: &Report) -> String {
         text.push_str(&format!(
             "Flaky cases are within the flake budget of {budget}.\n"
         ));
+    }
+    if let Some(waived) = waiver::sentence(&report.cases) {
+        text.push_str(&format!("{waived}.\n"));
     }
     if let Some(shard) = report.options.shard {
         let elsewhere = report.cases.iter().filter(|case| report.is_elsewhere(case));
@@ -441,6 +451,9 @@ fn failed_case(report: &Report, case: &CaseResult) -> String {
         text.push_str(&format!(" {}.", rate_words(rate)));
     }
     text.push_str("\n\n");
+    if let Some(waiver) = &case.waived {
+        text.push_str(&format!("**Waived**: {}\n\n", prose(&waiver.words())));
+    }
     if let Some(classification) = &case.classification {
         text.push_str(&class_words(classification));
     }
@@ -598,6 +611,8 @@ fn about(report: &Report) -> Vec<String> {
             ),
         ),
     ];
+    let canaries = canary_sentence(options, &report.canaries);
+    lines.push(("Canaries", text(&canaries)));
     for (name, value) in [
         ("Filter", &options.filter),
         ("nft", &machine.nft),

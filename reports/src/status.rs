@@ -146,7 +146,8 @@ impl Tally {
             | EventBody::StepFinished { .. }
             | EventBody::Measured { .. }
             | EventBody::Characteristic { .. }
-            | EventBody::ExperimentFinished(_) => {}
+            | EventBody::ExperimentFinished(_)
+            | EventBody::CanaryFinished(_) => {}
         }
     }
 

@@ -4,7 +4,7 @@
 
 mod fixture;
 
-use fixture::{Run, hostile};
+use fixture::{Run, hostile, waiver};
 use reports::event::{Experiment, FinishReason, SkipKind, Verdict};
 use reports::evidence::Evidence;
 use reports::{Report, badge, html, json, junit, markdown};
@@ -80,6 +80,26 @@ fn pass() {
     let report = run.report();
     assert_eq!(report.exit_code, 0);
     golden("pass", &report);
+}
+
+#[test]
+fn waived() {
+    let mut run = Run::new(1);
+    run.case("reach[ipv4]", &["SVC-1"], &[Verdict::Fail]).case(
+        "refuse[ipv4]",
+        &["SVC-2"],
+        &[Verdict::Pass],
+    );
+    run.start.waivers = vec![waiver("reach[ipv4]", 2026), waiver("refuse[ipv4]", 2026)];
+    golden("waived", &run.report());
+}
+
+#[test]
+fn without_canaries() {
+    let mut run = Run::new(1);
+    run.case("reach[ipv4]", &["SVC-1"], &[Verdict::Pass]);
+    run.start.options.canaries.clear();
+    golden("without-canaries", &run.report());
 }
 
 #[test]

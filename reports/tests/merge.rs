@@ -48,8 +48,10 @@ fn shard(run: &Run, shard: Shard) -> Vec<EventBody> {
     start.run_id = format!("run-{}", shard.index);
     start.options.shard = Some(shard);
     let own = |body: &&EventBody| body.attempt().is_some_and(|(c, n)| shard.holds(c, n));
+    let canary = Run::canary("null", &start.run_id);
     let mut bodies = vec![EventBody::RunStarted(start)];
     bodies.extend(run.body.iter().filter(own).cloned());
+    bodies.push(canary);
     bodies.push(end(FinishReason::Completed));
     bodies
 }
@@ -77,6 +79,7 @@ fn figures(report: &Report) -> Value {
         "end",
         "merged",
         "problems",
+        "canaries",
     ] {
         fields.remove(own);
     }
@@ -257,6 +260,25 @@ fn what_a_resumed_run_left_unfinished_counts_for_nothing() {
     let merge = merged(&[dir], &root.path().join("out")).unwrap();
     assert_eq!(figures(&merge.report), figures(&run.report()));
     assert_eq!(merge.report.problems, [] as [String; 0]);
+}
+
+/// A shard without canaries may have come from a harness that had gone blind; one that was killed is made good by its rerun.
+#[test]
+fn every_shard_needs_canaries_of_its_own() {
+    let root = tempfile::tempdir().unwrap();
+    let dirs = write_shards(root.path(), &example(), 2);
+    let sung = merged(&dirs, &root.path().join("sung")).unwrap().report;
+    assert_eq!(sung.canaries.len(), 2);
+    assert_eq!(sung.problems, [] as [String; 0]);
+    let mut bodies = shard(&example(), of(2, 2));
+    bodies.retain(|body| !matches!(body, EventBody::CanaryFinished(_)));
+    let unsung = root.path().join("unsung");
+    write(&unsung, 2, bodies);
+    let half = merged(&[dirs[0].clone(), unsung], &root.path().join("half"));
+    assert_eq!(
+        half.unwrap().report.problems,
+        ["the canary null of shard 2/2 was not tried, so it is not known what passing proves"]
+    );
 }
 
 #[test]

@@ -311,8 +311,8 @@ fn numbers_are_summed_up_over_attempts() {
         (32, 24)
     );
     assert_eq!(report.totals.attempts.fail, 1);
-    // 14 events, a second apart.
-    assert_eq!(report.duration_ms, 17_000.0);
+    // 19 events, a second apart.
+    assert_eq!(report.duration_ms, 18_000.0);
 }
 
 #[test]
@@ -358,7 +358,7 @@ fn nonsense_is_refused_by_name() {
         matches!(end_twice, ModelError::Twice { what: "ends", .. }),
         "{end_twice}"
     );
-    let run_end_twice = change(&|e| e.push(e[5].clone()));
+    let run_end_twice = change(&|e| e.push(e[6].clone()));
     assert!(matches!(run_end_twice, ModelError::EndedTwice { .. }));
     let bad_time = change(&|e| e[0].time = "yesterday".into());
     assert!(matches!(bad_time, ModelError::Time { .. }));

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 #[test]
 fn published_schemas_are_in_step_with_the_types() {
     for (name, derived, published) in [
-        ("event-v2.json", schema::event(), schema::EVENT_V2),
+        ("event-v3.json", schema::event(), schema::EVENT_V3),
         ("report-v1.json", schema::report(), schema::REPORT_V1),
     ] {
         let derived = format!("{}\n", serde_json::to_string_pretty(&derived).unwrap());
@@ -32,7 +32,7 @@ fn published_schemas_are_in_step_with_the_types() {
 
 #[test]
 fn every_kind_of_event_matches_the_schema() {
-    let schema: Value = serde_json::from_str(schema::EVENT_V2).unwrap();
+    let schema: Value = serde_json::from_str(schema::EVENT_V3).unwrap();
     let schema = jsonschema::validator_for(&schema).unwrap();
     let mut run = Run::new(1);
     run.case(
@@ -52,7 +52,7 @@ fn every_kind_of_event_matches_the_schema() {
         }
         kinds.insert(value["type"].as_str().unwrap().to_owned());
     }
-    assert_eq!(kinds.len(), 9, "{kinds:?}");
+    assert_eq!(kinds.len(), 10, "{kinds:?}");
 
     let good = json!({"seq": 0, "time": "t", "type": "runFinished", "reason": "completed"});
     assert!(schema.is_valid(&good));

@@ -141,7 +141,7 @@ pub struct Candidate {
 /// Where a candidate comes from, so that evidence can name it.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// `reference`, `null`, or the path of the manifest as it was given.
+    /// Name of one that is built in, or the path of the manifest as it was given.
     pub name: String,
     /// The manifest; nothing for those that are built in.
     pub text: Option<Arc<str>>,
@@ -213,23 +213,37 @@ pub enum CandidateError {
 
 const REFERENCE: &str = include_str!("../../../ci/candidates/reference.yaml");
 const NULL: &str = include_str!("../../../ci/candidates/null.yaml");
+const CANARY: &str = include_str!("../../../ci/candidates/canary.yaml");
+
+/// The manifest of a candidate that is built in.
+fn built_in(name: &str) -> Option<&'static str> {
+    match name {
+        "reference" => Some(REFERENCE),
+        "null" => Some(NULL),
+        "canary" => Some(CANARY),
+        _ => None,
+    }
+}
 
 impl Candidate {
-    /// Reads a candidate: `reference`, `null`, or the path of a manifest.
+    /// Reads a candidate: the name of one that is built in, or the path of a manifest.
     pub fn load(reference: &str) -> Result<Self, CandidateError> {
-        match reference {
-            "reference" => Self::from_text("reference", REFERENCE, None),
-            "null" => Self::from_text("null", NULL, None),
-            path => Self::read(path, None),
+        match built_in(reference) {
+            Some(text) => Self::from_text(reference, text, None),
+            None => Self::read(reference, None),
         }
+    }
+
+    /// Whether this is the name of a candidate that is built in: `reference`, `null` or `canary`.
+    pub fn is_built_in(reference: &str) -> bool {
+        built_in(reference).is_some()
     }
 
     /// `sha256:...` of the manifest, which says what is run as much as the program does.
     pub fn manifest_digest(&self) -> String {
-        let text = match (&self.source.text, self.source.name.as_str()) {
-            (Some(text), _) => text.as_ref(),
-            (None, "null") => NULL,
-            (None, _) => REFERENCE,
+        let text = match &self.source.text {
+            Some(text) => text.as_ref(),
+            None => built_in(&self.source.name).unwrap_or(REFERENCE),
         };
         let digest = Sha256::digest(text.as_bytes());
         let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -245,7 +259,7 @@ impl Candidate {
         let text = std::fs::read_to_string(path).map_err(|error| CandidateError::Unusable {
             file: path.into(),
             message: format!(
-                "cannot be read: {error}; --candidate takes 'reference', 'null' or the path of a candidate manifest"
+                "cannot be read: {error}; --candidate takes 'reference', 'null', 'canary' or the path of a candidate manifest"
             ),
         })?;
         let mut candidate = Self::from_text(path, &text, directory)?;
@@ -492,7 +506,7 @@ mod tests {
 
     #[test]
     fn built_in_manifests_are_valid() {
-        for name in ["reference", "null"] {
+        for name in ["reference", "null", "canary"] {
             let candidate = Candidate::load(name).expect(name);
             assert_eq!(candidate.manifest.name, name);
         }

@@ -14,7 +14,7 @@ use reports::{
 
 use super::{
     Failed, attempts::Attempts, classify::Classify, drive::Drive, progress::Progress,
-    repeat::Repeat, session::Asked,
+    repeat::Repeat, session::Asked, waivers::Trust,
 };
 use crate::{
     candidate::Candidate,
@@ -112,6 +112,8 @@ struct Common {
 pub struct Certify {
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    trust: Trust,
     /// Which levels to run [default: core].
     #[arg(long, value_enum)]
     profile: Option<Profile>,
@@ -138,6 +140,9 @@ impl Certify {
         let asked = Asked {
             command: "certify",
             profile: self.profile,
+            // Somebody who looks at paused attempts wants to see those that they asked for.
+            canaries: !self.trust.no_canary && !run::pause::requested(),
+            waivers: self.trust.waivers,
             filter: self.filter.map(|_| filter_argument()),
             ..self.common.asked()?
         };
@@ -223,6 +228,7 @@ pub(super) fn certify(asked: &Asked, color: bool) -> Result<(Exit, Report), Fail
             fail_fast: options.fail_fast,
             endless: options.mode == Mode::Stress && options.runs == 0 && options.for_ms.is_none(),
             brief: false,
+            canaries: session.canaries,
             look_into: asked
                 .classify
                 .experiments(&session.cases, &session.candidate)?,

@@ -204,6 +204,7 @@ fn started(
         invocation: None,
         cases: planned.iter().map(Planned::event).collect(),
         requirements: requirements.events(),
+        waivers: Vec::new(),
         merged: None,
     }
 }

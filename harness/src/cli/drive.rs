@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use super::{Failed, classify::Experiments, interrupt::interrupted, runtime};
 use crate::{
+    canary::Canaries,
     candidate::Candidate,
     run::{self, Evidence, Source},
 };
@@ -34,6 +35,8 @@ pub(super) struct Drive {
     pub brief: bool,
     /// The experiments that are made with what failed, if any are.
     pub look_into: Option<Experiments>,
+    /// The known-bad proxies that have to be noticed, beside the first attempts.
+    pub canaries: Option<Canaries>,
 }
 
 impl Drive {
@@ -62,6 +65,9 @@ impl Drive {
         runtime()?.block_on(async {
             let (events, mut inbox) = mpsc::unbounded_channel();
             tokio::spawn(interrupted(stop.clone()));
+            if let Some(canaries) = self.canaries {
+                tokio::spawn(canaries.fly(stop.clone(), events.clone()));
+            }
             let run = tokio::spawn(run::run_plan(
                 source,
                 self.candidate,

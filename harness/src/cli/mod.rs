@@ -12,6 +12,7 @@ mod diff;
 mod doctor;
 mod drive;
 mod explain;
+mod gate;
 mod history;
 mod hunt;
 mod interrupt;
@@ -22,6 +23,7 @@ mod pause;
 mod progress;
 mod repeat;
 mod repro;
+mod required;
 mod results;
 mod schema;
 mod selftest;
@@ -31,6 +33,7 @@ mod soak;
 mod status;
 mod submit;
 mod verify;
+mod waivers;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -76,6 +79,8 @@ enum Command {
     Hunt(hunt::HuntCommand),
     /// Say what is worse in a new run than in an earlier one.
     Compare(compare::Compare),
+    /// Say whether a run lets a change in.
+    Gate(gate::GateCommand),
     /// Make one run out of the result directories of its shards.
     Merge(merge::MergeCommand),
     /// The results of many runs over time: rates, flakes, change points.
@@ -131,6 +136,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Command::Diff(command) => command.run(),
         Command::Hunt(command) => command.run(),
         Command::Compare(command) => command.run(),
+        Command::Gate(command) => command.run(),
         Command::Merge(command) => command.run(),
         Command::History(command) => command.run(),
         Command::Sign(command) => command.run(),

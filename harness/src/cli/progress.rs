@@ -12,8 +12,8 @@ use std::{
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use reports::{
     event::{
-        AttemptFinished, EventBody, ExperimentFinished, FinishReason, Mode, Options, RunStarted,
-        Verdict,
+        AttemptFinished, CanaryOutcome, EventBody, ExperimentFinished, FinishReason, Mode, Options,
+        RunStarted, Verdict,
     },
     model::{CaseResult, Rate, Report, at_most},
 };
@@ -153,6 +153,10 @@ impl Progress {
             EventBody::ExperimentFinished(finished) => {
                 self.line(&experiment(finished));
             }
+            EventBody::CanaryFinished(canary) if canary.outcome != CanaryOutcome::Caught => {
+                let message = clean(&canary.message);
+                self.line(&format!("canary {}: {message}", canary.canary));
+            }
             _ => {}
         }
     }
@@ -281,6 +285,10 @@ impl Progress {
             count.skip,
             self.started.elapsed().as_secs_f64()
         ));
+        for waiver in &report.waivers {
+            let (subject, state) = (clean(&waiver.waiver.subject()), waiver.state.as_str());
+            text.push_str(&format!("waiver of {subject}: {state}\n"));
+        }
         if let Some(shard) = report.options.shard {
             text.push_str(&format!(
                 "this was shard {shard}: only all shards together show conformance\n"

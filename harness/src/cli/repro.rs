@@ -127,9 +127,7 @@ impl Found {
             });
         }
         match self.of_the_log() {
-            Some(name) if matches!(name.as_str(), "reference" | "null") => {
-                Ok(Candidate::load(&name)?)
-            }
+            Some(name) if Candidate::is_built_in(&name) => Ok(Candidate::load(&name)?),
             Some(name) => Err(Failed::usage(format!(
                 "{}: it is of candidate '{name}' and has no manifest: give that with --candidate FILE",
                 self.directory.display()

@@ -25,9 +25,10 @@ use super::{
     attempts::Attempts,
     certify::{candidate_info, run_id},
     classify::Classify,
-    machine,
+    machine, waivers,
 };
 use crate::{
+    canary::{self, Canaries, CanaryError},
     candidate::Candidate,
     plan::{self, Cases, Catalogue, Filter, Planned, Profile, Requirements},
     run::source::Done,
@@ -55,6 +56,10 @@ pub(super) struct Asked {
     pub for_ms: Option<u64>,
     pub shard: Option<Shard>,
     pub classify: Classify,
+    /// Whether known-bad proxies have to be noticed.
+    pub canaries: bool,
+    /// What is known to fail.
+    pub waivers: Option<PathBuf>,
 }
 
 /// A run that is ready to make attempts.
@@ -74,6 +79,8 @@ pub(super) struct Session {
     pub active: Duration,
     /// How it ended, if it did so as planned: then there is nothing left to do.
     pub ended: Option<FinishReason>,
+    /// The known-bad proxies that are still to be noticed.
+    pub canaries: Option<Canaries>,
 }
 
 impl Session {
@@ -143,6 +150,21 @@ impl Asked {
         );
         let cases = prepare(&planned, options.seed)?;
         let run_id = run_id(&candidate.manifest.name);
+        let canaries = self.canaries.then(|| {
+            Canaries::new(
+                &run_id,
+                options.seed,
+                &catalogue,
+                &requirements,
+                &missing,
+                &[],
+            )
+        });
+        let canaries = canaries.transpose()?;
+        let waivers = match &self.waivers {
+            Some(file) => waivers::read(file, &waivers::known(&catalogue, &requirements))?,
+            None => Vec::new(),
+        };
         let out = self
             .out
             .clone()
@@ -160,7 +182,7 @@ impl Asked {
                 command: self.command.into(),
                 manifest_digest: candidate.manifest_digest(),
                 candidate: match candidate.source.name.as_str() {
-                    built_in @ ("reference" | "null") => built_in.to_owned(),
+                    built_in if Candidate::is_built_in(built_in) => built_in.to_owned(),
                     path => absolute(Path::new(path))?,
                 },
                 files: self
@@ -169,6 +191,7 @@ impl Asked {
                     .map(|file| absolute(file))
                     .collect::<Result<_, _>>()?,
             }),
+            waivers,
             merged: None,
             cases: planned.iter().map(Planned::event).collect(),
             requirements: requirements.events(),
@@ -185,6 +208,7 @@ impl Asked {
             resumed: false,
             active: Duration::ZERO,
             ended: None,
+            canaries,
         })
     }
 
@@ -256,6 +280,19 @@ impl Asked {
             matches!(reason, FinishReason::Completed | FinishReason::FailFast) && void.is_empty()
         });
         let jobs = self.jobs.unwrap_or(run.options.jobs);
+        let canaries = (!run.options.canaries.is_empty()).then(|| {
+            let made = writing.so_far().canaries();
+            let missing = machine::missing();
+            Canaries::new(
+                &run.run_id,
+                run.options.seed,
+                &catalogue,
+                &requirements,
+                &missing,
+                made,
+            )
+        });
+        let canaries = canaries.transpose()?;
         if ended.is_none() {
             for (case, attempt) in &void {
                 // What a void attempt left must not look like evidence of the one that is made in its place.
@@ -280,6 +317,7 @@ impl Asked {
             jobs,
             active,
             ended,
+            canaries,
         })
     }
 
@@ -291,10 +329,7 @@ impl Asked {
         requirements: &Requirements,
         candidate: &Candidate,
     ) -> Result<Vec<Planned>, Failed> {
-        let profile = [Profile::Core, Profile::Extended, Profile::All]
-            .into_iter()
-            .find(|profile| profile.as_str() == run.options.profile)
-            .unwrap_or_default();
+        let profile = Profile::named(&run.options.profile).unwrap_or_default();
         let filter = filter(run.options.filter.as_deref())?;
         let missing = machine::missing();
         let mut planned = plan::select(
@@ -358,6 +393,11 @@ impl Asked {
             until_confidence: self.until_confidence,
             for_ms: self.for_ms,
             shard: self.shard,
+            canaries: if self.canaries {
+                canary::names()
+            } else {
+                Vec::new()
+            },
         }
     }
 
@@ -390,6 +430,11 @@ impl Asked {
             })
             .or_else(|| other(self.for_ms.is_some() && self.for_ms != run.for_ms, "--for"))
             .or_else(|| other(self.shard.is_some() && self.shard != run.shard, "--shard"))
+            .or_else(|| other(self.waivers.is_some(), "--waivers"))
+            .or_else(|| {
+                let without = !self.canaries && !run.canaries.is_empty();
+                other(without, "--no-canary")
+            })
     }
 }
 
@@ -411,6 +456,15 @@ pub(super) fn create(out: &Path) -> Result<Writing, Failed> {
         }
         error => error.into(),
     })
+}
+
+impl From<CanaryError> for Failed {
+    fn from(error: CanaryError) -> Self {
+        match error {
+            CanaryError::Scenario(problem) => problem.into(),
+            CanaryError::Candidate(error) => error.into(),
+        }
+    }
 }
 
 fn suite(catalogue: &Catalogue) -> Suite {

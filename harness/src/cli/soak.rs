@@ -23,6 +23,7 @@ use super::{
     drive::Drive,
     progress::Progress,
     session::{Asked, Session},
+    waivers::Trust,
 };
 use crate::{
     plan::{Filter, Profile},
@@ -59,6 +60,8 @@ pub struct SoakCommand {
     attempts: Attempts,
     #[command(flatten)]
     classify: Classify,
+    #[command(flatten)]
+    trust: Trust,
     /// Directory for the event log, the reports and the evidence; must not hold an earlier run.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -93,6 +96,8 @@ impl SoakCommand {
             mode: Some(Mode::Soak),
             until_confidence: self.until_confidence,
             for_ms: self.time.map(|time| time.0.as_millis() as u64),
+            canaries: !self.trust.no_canary,
+            waivers: self.trust.waivers,
             ..Asked::default()
         };
         // What an earlier process of the run did is counted here once more, for what goes on from it.
@@ -126,6 +131,7 @@ impl SoakCommand {
                 fail_fast: false,
                 endless: false,
                 brief: true,
+                canaries: session.canaries,
                 look_into: self
                     .classify
                     .experiments(&session.cases, &session.candidate)?,

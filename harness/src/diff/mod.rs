@@ -488,6 +488,7 @@ mod tests {
                 })
                 .collect(),
             requirements: rules(),
+            waivers: Vec::new(),
             merged: None,
         }
     }

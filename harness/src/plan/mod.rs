@@ -37,12 +37,19 @@ pub enum Profile {
 }
 
 impl Profile {
-    fn includes(self, level: Level) -> bool {
+    /// Whether cases of this level are run.
+    pub fn includes(self, level: Level) -> bool {
         match self {
             Self::Core => level == Level::Core,
             Self::Extended => level <= Level::Extended,
             Self::All => true,
         }
+    }
+
+    /// The profile with this name.
+    pub fn named(name: &str) -> Option<Self> {
+        let all = [Self::Core, Self::Extended, Self::All];
+        all.into_iter().find(|profile| profile.as_str() == name)
     }
 
     /// As on the command line.

@@ -10,6 +10,7 @@ mod diff;
 mod documents;
 mod ending;
 mod fleet;
+mod gate;
 mod history;
 mod hunt;
 mod merge;

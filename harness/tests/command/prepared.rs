@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, path::Path};
 
 use reports::{
     event::{
-        AttemptFinished, CandidateInfo, EVENT_FORMAT_VERSION, EventBody, FinishReason, Machine,
-        Options, PlannedCase, RequirementInfo, RunStarted, Suite, Verdict,
+        AttemptFinished, CanaryFinished, CanaryOutcome, CandidateInfo, EVENT_FORMAT_VERSION,
+        EventBody, FinishReason, Machine, Options, PlannedCase, RequirementInfo, RunStarted, Suite,
+        Verdict,
     },
     log::EventWriter,
     shard::Shard,
@@ -59,6 +60,7 @@ impl Prepared {
                     jobs: 2,
                     seed: 42,
                     shard,
+                    canaries: vec!["null".into()],
                     ..Options::default()
                 },
                 invocation: None,
@@ -70,6 +72,7 @@ impl Prepared {
                     text: "A service proxy MUST deliver.".into(),
                     source: "api:ServiceSpec.clusterIPs".into(),
                 }],
+                waivers: Vec::new(),
                 merged: None,
             },
             fails: Vec::new(),
@@ -85,6 +88,19 @@ impl Prepared {
             log.append(body).expect("an event");
         };
         append(EventBody::RunStarted(self.start.clone()));
+        for canary in &self.start.options.canaries {
+            append(EventBody::CanaryFinished(CanaryFinished {
+                run_id: self.start.run_id.clone(),
+                canary: canary.clone(),
+                fault: "it programs nothing".into(),
+                case: CASES[0].into(),
+                seed: 1,
+                attempts: 1,
+                outcome: CanaryOutcome::Caught,
+                message: "no answer".into(),
+                duration_ms: 100.0,
+            }));
+        }
         let options = &self.start.options;
         let all = (1..=options.runs).flat_map(|n| CASES.map(|case| (case, n)));
         let own = all.filter(|(case, n)| options.shard.is_none_or(|s| s.holds(case, *n)));

@@ -43,6 +43,7 @@ pub(super) struct Case {
     pub class: Option<ClassWords>,
     pub experiments: Vec<Experiment>,
     pub skip: Option<Text>,
+    pub waived: Option<Text>,
     pub failure: Option<FailureView>,
     pub rows: Vec<Row>,
     /// Attempts that are not listed.
@@ -180,6 +181,10 @@ pub(super) fn all(report: &Report, evidence: &Evidence) -> Vec<Case> {
                     .skip
                     .as_ref()
                     .map(|skip| Text::short(&format!("{}: {}", skip.kind, skip.reason), MAX_TEXT)),
+                waived: case
+                    .waived
+                    .as_ref()
+                    .map(|waiver| Text::short(&waiver.words(), MAX_TEXT)),
                 failure,
                 rows,
                 more_rows,

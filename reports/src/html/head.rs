@@ -3,8 +3,9 @@
 use super::Mark;
 use super::text::{Text, duration, plural};
 use crate::event::Mode;
-use crate::model::{CaseVerdict, Conclusion, GroupSummary, Report};
+use crate::model::{CaseVerdict, Conclusion, GroupSummary, Report, canary_sentence};
 use crate::sequential::Decision;
+use crate::waiver;
 
 /// The top of the page.
 pub(super) struct Head {
@@ -75,9 +76,10 @@ impl Head {
     }
 }
 
-/// Whether cases were left out on purpose.
+/// Whether cases were left out on purpose, or the canaries were.
 fn part(report: &Report) -> bool {
-    report.options.filter.is_some() || report.options.shard.is_some()
+    let options = &report.options;
+    options.filter.is_some() || options.shard.is_some() || options.canaries.is_empty()
 }
 
 fn sentence(report: &Report) -> String {
@@ -121,6 +123,13 @@ fn notices(report: &Report) -> Vec<Notice> {
             "only the cases that match {filter:?} were to be run, so this says nothing about the others"
         );
         add("partial", "Partial", &text);
+    }
+    if report.options.canaries.is_empty() {
+        let text = canary_sentence(&report.options, &report.canaries);
+        add("partial", "No canaries", &text);
+    }
+    if let Some(text) = waiver::sentence(&report.cases) {
+        add("note", "Waived", &text);
     }
     add(
         "unsigned",
@@ -244,6 +253,12 @@ pub(super) fn about(report: &Report) -> Vec<(&'static str, Text)> {
     ]);
     if let Some(claim) = options.until_confidence {
         about.push(("Until", claim.to_string()));
+    }
+    about.push(("Canaries", canary_sentence(options, &report.canaries)));
+    for result in report.waivers.iter().take(super::MAX_LIST) {
+        let (waiver, state) = (&result.waiver, result.state.as_str());
+        let text = format!("{}, {state}: {}", waiver.subject(), waiver.words());
+        about.push(("Waiver", text));
     }
     let counts = |name, counts: &crate::model::Counts| {
         let words = CaseVerdict::ALL

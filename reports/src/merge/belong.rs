@@ -32,6 +32,7 @@ impl Identity {
         add("candidate", json(&run.candidate));
         add("provider", json(&run.provider));
         add("options", json(&run.options));
+        add("waivers", json(&run.waivers));
         if let Some(merged) = &run.merged {
             // All of its sources are parts of as many, or they would not have been merged.
             let shard = merged.sources.iter().find_map(|source| source.shard);

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use thiserror::Error;
 
+use super::canary;
 use super::report::{
     Attempt, BrokenStep, CaseResult, CharacteristicResult, CharacteristicValue, ClaimResult, End,
     ExperimentResult, GroupSummary, Measurement, REPORT_FORMAT_VERSION, Report, RequirementResult,
@@ -19,11 +20,12 @@ use super::signature;
 use super::stats::{self, Distribution, Rate};
 use super::verdict::{CaseVerdict, Conclusion, Counts};
 use crate::event::{
-    AttemptFinished, EVENT_FORMAT_VERSION, Event, EventBody, Experiment, ExperimentFinished,
-    FinishReason, Options, RunResumed, RunStarted, Verdict,
+    AttemptFinished, CanaryFinished, EVENT_FORMAT_VERSION, Event, EventBody, Experiment,
+    ExperimentFinished, FinishReason, Options, RunResumed, RunStarted, Verdict,
 };
 use crate::log::{self, LogError};
 use crate::sequential::{Claim, Decision, SequentialTest};
+use crate::waiver;
 
 /// Why a log is no description of a run.
 #[derive(Debug, Error)]
@@ -134,6 +136,7 @@ pub struct ReportBuilder {
     cases: Vec<CaseFold>,
     index: HashMap<String, usize>,
     characteristics: BTreeMap<String, BTreeMap<String, Observed>>,
+    canaries: Vec<CanaryFinished>,
     events: u64,
     last_seq: u64,
     last_time: String,
@@ -299,6 +302,10 @@ impl ReportBuilder {
                 Ok(())
             }
             EventBody::ExperimentFinished(finished) => self.experiment(seq, finished),
+            EventBody::CanaryFinished(finished) => {
+                self.canaries.push(finished);
+                Ok(())
+            }
             EventBody::RunFinished { reason, message } => {
                 if self.end.is_some() {
                     return Err(ModelError::EndedTwice { seq });
@@ -359,6 +366,11 @@ impl ReportBuilder {
                 .collect::<Vec<_>>()
         };
         self.cases.iter().flat_map(of_case).collect()
+    }
+
+    /// The canaries that were made so far.
+    pub fn canaries(&self) -> &[CanaryFinished] {
+        &self.canaries
     }
 
     /// Whether the run has ended, and how.
@@ -524,6 +536,11 @@ impl ReportBuilder {
             problems.extend(missing_attempts(&cases, &run.options));
         }
         problems.extend(undecided(&cases));
+        problems.extend(canary::problems(&run, &self.canaries));
+        let day = timestamp(&started)?
+            .to_zoned(jiff::tz::TimeZone::UTC)
+            .date();
+        let waivers = waiver::apply(&run.waivers, &mut cases, day, None);
 
         let requirements = requirements(&run, &cases);
         let mut totals = Totals {
@@ -566,6 +583,8 @@ impl ReportBuilder {
             levels: groups(levels, &cases, |case| &case.level),
             options: run.options,
             merged: run.merged,
+            canaries: self.canaries,
+            waivers,
             requirements,
             characteristics: characteristics(self.characteristics),
             failure_groups,
@@ -903,13 +922,13 @@ fn characteristics(
 }
 
 fn milliseconds_between(start: &str, end: &str) -> Result<f64, ModelError> {
-    let parse = |time: &str| {
-        time.parse::<jiff::Timestamp>()
-            .map_err(|source| ModelError::Time {
-                time: time.to_owned(),
-                source,
-            })
-    };
-    let micros = parse(end)?.as_microsecond() - parse(start)?.as_microsecond();
+    let micros = timestamp(end)?.as_microsecond() - timestamp(start)?.as_microsecond();
     Ok(micros as f64 / 1000.0)
+}
+
+fn timestamp(time: &str) -> Result<jiff::Timestamp, ModelError> {
+    time.parse().map_err(|source| ModelError::Time {
+        time: time.to_owned(),
+        source,
+    })
 }

@@ -1,5 +1,6 @@
 //! The report: what a run's log says, computed once, from which everything else is rendered.
 
+mod canary;
 mod class;
 mod fisher;
 mod fold;
@@ -8,6 +9,7 @@ mod signature;
 mod stats;
 mod verdict;
 
+pub use canary::sentence as canary_sentence;
 pub use class::{
     ALPHA, Class, Evidence, GIVEN_UP, LOOKS, POLICY, RERUNS, Rule, SOUND, Tally, classify,
     more_often, policy_table,

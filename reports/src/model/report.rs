@@ -10,10 +10,11 @@ use super::signature::{FailureGroup, InfraGroup};
 use super::stats::{Distribution, Rate};
 use super::verdict::{CaseVerdict, Conclusion, Counts};
 use crate::event::{
-    CandidateInfo, Experiment, Failure, FinishReason, Machine, Merged, Options, PlannedCase, Skip,
-    Suite, Verdict,
+    CanaryFinished, CandidateInfo, Experiment, Failure, FinishReason, Machine, Merged, Options,
+    PlannedCase, Skip, Suite, Verdict,
 };
 use crate::sequential::{Claim, Decision};
+use crate::waiver::{Waiver, WaiverResult};
 
 /// Version of the report format. Fields may be added without raising it; readers ignore those they do not know.
 pub const REPORT_FORMAT_VERSION: u32 = 1;
@@ -58,6 +59,12 @@ pub struct Report {
     /// The runs that this one was merged from; absent when it was one run on one machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub merged: Option<Merged>,
+    /// The known-bad proxies that met a case, to show that this run would have noticed. What is wrong with that is among the problems.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub canaries: Vec<CanaryFinished>,
+    /// The waivers of the run and what they do, on the day it started. They change no verdict.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waivers: Vec<WaiverResult>,
     /// Everything summed up.
     pub totals: Totals,
     /// The cases summed up by requirement area, in the order of the catalogue.
@@ -310,6 +317,9 @@ pub struct CaseResult {
     /// Why the case was skipped, when it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skip: Option<Skip>,
+    /// The waiver that covers its failures. It changes no verdict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waived: Option<Waiver>,
     /// How often it failed; absent when no attempt passed or failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure_rate: Option<Rate>,
@@ -401,6 +411,7 @@ impl CaseResult {
             axes: case.axes,
             verdict: CaseVerdict::NotRun,
             skip: case.skip,
+            waived: None,
             failure_rate: None,
             claim: None,
             convergence_ms: None,
