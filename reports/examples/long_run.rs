@@ -158,6 +158,7 @@ fn start() -> RunStarted {
             os: String::new(),
             nft: None,
             iptables: None,
+            calibration: None,
         },
         options: Options {
             profile: "core".into(),

@@ -303,6 +303,33 @@ pub struct Machine {
     /// Version of the `iptables` command, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iptables: Option<String>,
+    /// How fast it was when the run began, beside whatever else it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
+}
+
+/// How fast a machine is at a moment: for whoever wonders whether two runs can be compared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Calibration {
+    /// SHA-256 by one thread, in MiB per second of the clock on the wall.
+    pub sha256_mib_per_s: u64,
+    /// How late the latest of some timers of a millisecond was, in microseconds.
+    pub timer_late_us: u64,
+    /// The load average of the last minute, in hundredths.
+    pub load_hundredths: u64,
+}
+
+impl std::fmt::Display for Calibration {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let late = self.timer_late_us as f64 / 1e3;
+        let load = self.load_hundredths as f64 / 1e2;
+        write!(
+            f,
+            "SHA-256 {} MiB/s, timers {late:.1} ms late, load {load:.2}",
+            self.sha256_mib_per_s
+        )
+    }
 }
 
 /// The options of a run that change what it says.

@@ -300,7 +300,12 @@ fn summary(report: &Report) -> String {
 
 /// What a merged run was made from.
 fn merged_words(merged: &Merged) -> String {
-    let mut machines: Vec<&Machine> = merged.sources.iter().map(|s| &s.machine).collect();
+    // How busy it was makes no kind of machine.
+    let kind = |machine: &Machine| Machine {
+        calibration: None,
+        ..machine.clone()
+    };
+    let mut machines: Vec<Machine> = merged.sources.iter().map(|s| kind(&s.machine)).collect();
     machines.sort_by_key(|machine| format!("{machine:?}"));
     machines.dedup();
     let mut text = format!(
@@ -613,6 +618,9 @@ fn about(report: &Report) -> Vec<String> {
     ];
     let canaries = canary_sentence(options, &report.canaries);
     lines.push(("Canaries", text(&canaries)));
+    if let Some(calibration) = &machine.calibration {
+        lines.push(("Its speed at the start", calibration.to_string()));
+    }
     for (name, value) in [
         ("Filter", &options.filter),
         ("nft", &machine.nft),

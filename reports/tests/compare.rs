@@ -119,6 +119,48 @@ fn what_is_worse_is_found() {
     insta::assert_snapshot!("markdown", found.markdown());
 }
 
+/// A machine that does something else makes everything slower, and is not the proxy's fault; what is slower beyond that is.
+#[test]
+fn the_pace_of_the_machine_is_no_proxys_fault() {
+    let ids: Vec<String> = (0..30).map(|n| format!("case-{n}")).collect();
+    let cases: Vec<(&str, usize, usize)> = ids.iter().map(|id| (id.as_str(), 0, 20)).collect();
+    let base = run(&cases);
+    let mut busy = run(&cases);
+    for id in &ids {
+        times(&mut busy, id, |ms| ms * 4.0);
+    }
+    let found = compare(&base, &busy);
+    assert_eq!((found.pace, found.is_worse()), (4.0, false));
+    assert!(
+        found.text().contains("take 4.0 times as long"),
+        "{}",
+        found.text()
+    );
+    times(&mut busy, "case-7", |ms| ms * 3.0);
+    let found = compare(&base, &busy);
+    let slower: Vec<&str> = found
+        .slower
+        .iter()
+        .map(|slower| slower.case.as_str())
+        .collect();
+    assert_eq!(slower, ["case-7"]);
+    // A machine that is faster excuses nothing.
+    let mut quick = run(&cases);
+    for id in &ids {
+        times(&mut quick, id, |ms| ms / 4.0);
+    }
+    times(&mut quick, "case-7", |ms| ms * 4.0 * 3.0);
+    let found = compare(&base, &quick);
+    assert_eq!((found.pace, found.slower.len()), (0.25, 1));
+    // Of a handful of cases nobody knows whose the pace is.
+    let few = run(&cases[..5]);
+    let mut slow = run(&cases[..5]);
+    for id in &ids[..5] {
+        times(&mut slow, id, |ms| ms * 4.0);
+    }
+    assert_eq!(compare(&few, &slow).slower.len(), 5);
+}
+
 #[test]
 fn each_kind_of_worse_is_enough() {
     let base = run(&[("a", 0, 40), ("b", 0, 40)]);

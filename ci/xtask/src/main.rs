@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo xtask test    formatting, clippy, doc tests, all other tests
-//! cargo xtask ci      the same, then certifies the reference proxy and checks that the null candidate is refused
+//! cargo xtask ci      the same, then certifies the reference proxy, holds that against the gate, and checks that the null candidate is refused
 //! ```
 
 mod steps;
@@ -33,7 +33,7 @@ enum Task {
         #[arg(last = true)]
         nextest: Vec<OsString>,
     },
-    /// What `.ci/run` runs: `test`, then a certification of the reference proxy, and one that must fail.
+    /// What `.ci/run` runs: `test`, then a certification of the reference proxy and its gate, and one that must fail.
     Ci,
 }
 
@@ -81,24 +81,38 @@ fn test(steps: &mut Steps, profile: &str, nextest: &[OsString]) -> anyhow::Resul
 
 /// The harness against the proxy that must pass, and against the one that must not: a gate that cannot say no is none.
 fn conformance(steps: &mut Steps) -> anyhow::Result<()> {
+    let out = |candidate: &str| root().join("harness-out").join(format!("ci-{candidate}"));
+    let harness = |command: &str| {
+        let mut run = cargo(["run", "--release", "--package", "harness", "--"]);
+        run.args([command, "--no-color"]);
+        run
+    };
     let certify = |candidate: &str| {
-        let out = root().join("harness-out").join(format!("ci-{candidate}"));
+        let out = out(candidate);
         if out.exists() {
             std::fs::remove_dir_all(&out)
                 .with_context(|| format!("remove the reports of an earlier run in {out:?}"))?;
         }
-        let mut command = cargo(["run", "--release", "--package", "harness", "--"]);
-        command.args(["certify", "--no-color", "--candidate", candidate, "--out"]);
-        command.arg(out);
+        let mut command = harness("certify");
+        command.args(["--candidate", candidate, "--out"]).arg(out);
         anyhow::Ok(command)
+    };
+    let gate = |candidate: &str| {
+        let mut command = harness("gate");
+        command.arg(out(candidate));
+        command.args(["--require", "ci/required/reference.yaml"]);
+        command
     };
     let reference = Step::new("certify the reference proxy", certify("reference")?);
     steps.run(reference)?;
+    steps.run(Step::new("pass the gate", gate("reference")))?;
     // Why it fails is known.
     let mut null = certify("null")?;
     null.arg("--no-classify");
     let null = Step::new("refuse the null candidate", null);
-    steps.run(null.expect_exit(1))
+    steps.run(null.expect_exit(1))?;
+    let closed = Step::new("close the gate to the null candidate", gate("null"));
+    steps.run(closed.expect_exit(1))
 }
 
 fn install_nextest(steps: &mut Steps) -> anyhow::Result<()> {

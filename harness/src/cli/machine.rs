@@ -1,8 +1,13 @@
 //! What the machine is, for reports, and what it cannot do, for typed skips.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    process::Command,
+    time::{Duration, Instant},
+};
 
-use reports::event::Machine;
+use reports::event::{Calibration, Machine};
+use sha2::{Digest as _, Sha256};
 
 use crate::{candidate::find_on_path, plan::Missing, scenario::Feature};
 
@@ -41,6 +46,35 @@ pub fn describe() -> Machine {
         os,
         nft: version("nft"),
         iptables: version("iptables"),
+        calibration: Some(calibrate()),
+    }
+}
+
+/// Looks how fast the machine is just now. Takes some 20 ms.
+fn calibrate() -> Calibration {
+    static MIB: [u8; 1 << 20] = [0; 1 << 20];
+    let (began, mut mib) = (Instant::now(), 0_u32);
+    while mib == 0 || began.elapsed() < Duration::from_millis(10) {
+        std::hint::black_box(Sha256::digest(std::hint::black_box(&MIB)));
+        mib += 1;
+    }
+    let rate = f64::from(mib) / began.elapsed().as_secs_f64();
+    let timer = Duration::from_millis(1);
+    let late = (0..8).map(|_| {
+        let began = Instant::now();
+        // A timer is what is measured.
+        std::thread::sleep(timer);
+        began.elapsed().saturating_sub(timer)
+    });
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load
+        .split(' ')
+        .next()
+        .and_then(|load| load.parse::<f64>().ok());
+    Calibration {
+        sha256_mib_per_s: rate as u64,
+        timer_late_us: late.max().unwrap_or_default().as_micros() as u64,
+        load_hundredths: (load.unwrap_or(0.0) * 100.0) as u64,
     }
 }
 

@@ -465,6 +465,7 @@ mod tests {
                 os: "Linux".into(),
                 nft: None,
                 iptables: None,
+                calibration: None,
             },
             options: Options {
                 profile: "core".into(),

@@ -203,6 +203,7 @@ mod tests {
                 os: String::new(),
                 nft: None,
                 iptables: None,
+                calibration: None,
             },
             jobs: 1,
             torn_bytes: 0,

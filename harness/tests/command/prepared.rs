@@ -35,6 +35,7 @@ impl Prepared {
             os: "Debian 12".into(),
             nft: None,
             iptables: None,
+            calibration: None,
         };
         Self {
             start: RunStarted {

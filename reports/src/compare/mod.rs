@@ -46,6 +46,9 @@ pub struct Comparison {
     pub flakier: Vec<Changed>,
     /// Cases that fail more often by what may be chance. They decide nothing.
     pub maybe_flakier: Vec<Changed>,
+    /// How much longer everything takes than in the earlier run, by its machine or by the proxy: cases count as slower beyond that. 1 where too
+    /// few cases were repeated often enough to tell.
+    pub pace: f64,
     /// Cases that converge later, significantly so and by much.
     pub slower: Vec<Slower>,
     /// Cases that were tried before, and are now skipped, not run, or not planned.
@@ -132,6 +135,7 @@ impl Comparison {
             new_failures: Vec::new(),
             flakier: Vec::new(),
             maybe_flakier: Vec::new(),
+            pace: 1.0,
             slower: Vec::new(),
             newly_skipped: newly_skipped(base, &now),
             fixed: Vec::new(),
@@ -192,7 +196,8 @@ impl Comparison {
                 found.maybe_flakier.push(case);
             }
         }
-        found.slower = slower::slower(&timed);
+        found.pace = slower::pace(&timed);
+        found.slower = slower::slower(&timed, found.pace);
         found
     }
 

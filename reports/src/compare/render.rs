@@ -10,6 +10,9 @@ use crate::text::one_line;
 /// Cases that are shown per part; JSON has them all.
 const SHOWN: usize = 50;
 
+/// A pace that is worth a word.
+const NOTABLE_PACE: f64 = 1.25;
+
 /// What a part of the comparison says.
 struct Part {
     title: &'static str,
@@ -66,6 +69,16 @@ impl Comparison {
         text
     }
 
+    /// Whether everything takes longer than before, in words.
+    pub(crate) fn pace_words(&self) -> Option<String> {
+        (self.pace >= NOTABLE_PACE).then(|| {
+            format!(
+                "all cases together take {:.1} times as long, by a slower machine or a slower proxy; a case counts as slower beyond that",
+                self.pace
+            )
+        })
+    }
+
     fn verdict(&self) -> String {
         let compared = self.compared;
         match self.is_worse() {
@@ -80,6 +93,7 @@ impl Comparison {
         if self.base.catalogue != self.new.catalogue {
             all.push("the catalogues differ: a case may have changed".to_owned());
         }
+        all.extend(self.pace_words());
         for (which, side) in [("earlier", &self.base), ("new", &self.new)] {
             for problem in &side.problems {
                 all.push(format!("the {which} run is incomplete: {problem}"));

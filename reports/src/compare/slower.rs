@@ -4,6 +4,10 @@
 //! normal approximation and its corrections for ties and continuity. It needs [`FEWEST`] times on both sides. What is significant
 //! may still be too small to matter, so the median has to have grown by [`FACTOR`] and by [`FLOOR_MS`].
 //!
+//! A machine that does something else meanwhile makes everything slower, and that is no proxy's fault. So where enough cases are
+//! compared, the earlier times are first brought to the [pace](pace) of the new run, and a case is slower only beyond that. A proxy
+//! that became slower in everything looks the same: the pace is shown, and who runs both on one machine at one time knows.
+//!
 //! Source: H. B. Mann, D. R. Whitney, Ann. Math. Statist. 18 (1947); the effect is the probability of superiority
 //! (K. O. McGraw, S. P. Wong, Psych. Bull. 111 (1992)).
 
@@ -24,6 +28,25 @@ const FACTOR: f64 = 1.25;
 /// And later by at least this much, in milliseconds: below it, machines differ more from day to day than proxies.
 const FLOOR_MS: f64 = 5.0;
 
+/// With fewer cases, the pace would be that of the very cases that it is to excuse.
+const FEWEST_CASES: usize = 20;
+
+/// How much longer everything takes than in the earlier run: the median over all cases of the ratio of their medians. 1 where too few cases have
+/// times enough.
+pub(super) fn pace(pairs: &[(&CaseResult, &CaseResult)]) -> f64 {
+    let ratio = |(base, new): &(&CaseResult, &CaseResult)| {
+        let (a, b) = (times(base), times(new));
+        let enough = a.len() >= FEWEST && b.len() >= FEWEST && median(&a) > 0.0;
+        enough.then(|| median(&b) / median(&a))
+    };
+    let mut ratios: Vec<f64> = pairs.iter().filter_map(ratio).collect();
+    if ratios.len() < FEWEST_CASES {
+        return 1.0;
+    }
+    ratios.sort_by(f64::total_cmp);
+    median(&ratios)
+}
+
 /// A case that converges later.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -34,15 +57,16 @@ pub struct Slower {
     pub base_ms: f64,
     /// Median of the new run, in milliseconds.
     pub new_ms: f64,
-    /// The probability that an attempt of the new run takes longer than one of the earlier run: 0.5 is no difference, 1 is
-    /// always longer.
+    /// The probability that an attempt of the new run takes longer than one of the earlier run, at the pace of the new one: 0.5 is no
+    /// difference, 1 is always longer.
     pub superiority: f64,
     /// The p-value, corrected for the number of cases.
     pub p: f64,
 }
 
-/// The cases that are slower, of pairs of the same case.
-pub(super) fn slower(pairs: &[(&CaseResult, &CaseResult)]) -> Vec<Slower> {
+/// The cases that are slower, of pairs of the same case, in a run of this pace. One that is faster excuses nothing.
+pub(super) fn slower(pairs: &[(&CaseResult, &CaseResult)], pace: f64) -> Vec<Slower> {
+    let pace = pace.max(1.0);
     let mut tests = 0;
     let mut found = Vec::new();
     for (base, new) in pairs {
@@ -51,9 +75,11 @@ pub(super) fn slower(pairs: &[(&CaseResult, &CaseResult)]) -> Vec<Slower> {
             continue;
         }
         tests += 1;
-        let (superiority, p) = mann_whitney(&a, &b);
+        let expected: Vec<f64> = a.iter().map(|ms| ms * pace).collect();
+        let (superiority, p) = mann_whitney(&expected, &b);
         let (base_ms, new_ms) = (median(&a), median(&b));
-        if superiority > 0.5 && new_ms >= base_ms * FACTOR && new_ms - base_ms >= FLOOR_MS {
+        let grown = new_ms - base_ms * pace;
+        if superiority > 0.5 && new_ms >= base_ms * pace * FACTOR && grown >= FLOOR_MS {
             let slower = Slower {
                 case: new.id.clone(),
                 base_ms,

@@ -25,6 +25,9 @@ impl Gate {
             }
             more(&mut text, "  ", self.tolerated.len());
         }
+        if let Some(note) = self.pace() {
+            let _ = writeln!(text, "{note}");
+        }
         let _ = writeln!(text, "{}", self.counts());
         text
     }
@@ -42,6 +45,9 @@ impl Gate {
             prose(&self.subject()),
             self.counts()
         );
+        if let Some(note) = self.pace() {
+            let _ = write!(text, "\n{note}.\n");
+        }
         if !self.findings.is_empty() {
             text.push('\n');
         }
@@ -68,6 +74,13 @@ impl Gate {
             text.push_str("\n</details>\n");
         }
         text
+    }
+
+    /// Whether everything takes longer than in the baseline.
+    fn pace(&self) -> Option<String> {
+        let comparison = self.comparison.as_ref()?;
+        let words = comparison.pace_words();
+        words.map(|words| format!("against the baseline {words}"))
     }
 
     fn subject(&self) -> String {

@@ -228,6 +228,9 @@ pub(super) fn about(report: &Report) -> Vec<(&'static str, Text)> {
             ),
         ),
     ]);
+    if let Some(calibration) = &machine.calibration {
+        about.push(("Its speed at the start", calibration.to_string()));
+    }
     for (name, value) in [("nft", &machine.nft), ("iptables", &machine.iptables)] {
         if let Some(value) = value {
             about.push((name, value.clone()));

@@ -88,6 +88,7 @@ mod tests {
                 os: "Linux".into(),
                 nft: None,
                 iptables: None,
+                calibration: None,
             },
             jobs: 2,
             attempts: 1,
