@@ -10,7 +10,7 @@ use super::{Exit, Failed, print, results};
 /// Say what is worse and what is better in a new run than in an earlier one, case by case.
 ///
 /// Chance makes two runs of the same proxy differ. A case counts as flakier or slower only if that is significant (5 % for all
-/// cases together: Fisher's exact test, Mann-Whitney with a median that grew by a quarter and by 5 ms). A case that fails
+/// cases together: Fisher's exact test, Mann-Whitney with a median that grew by half and by 5 ms). A case that fails
 /// always and did not before is a new failure.
 ///
 /// Exit codes: 0 nothing is worse; 1 something is; 2 usage or bad input; 4 a run is incomplete; 5 no case is in both.
