@@ -21,5 +21,6 @@ pub mod run;
 pub mod scenario;
 pub mod selftest;
 pub mod soak;
+pub mod upstream;
 
 pub use roles::dispatch;

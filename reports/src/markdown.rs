@@ -676,7 +676,7 @@ pub(crate) fn duration(ms: f64) -> String {
 }
 
 /// Text out of the log as code: nothing in it is Markdown, HTML, a mention or a link.
-pub(crate) fn code(text: &str) -> String {
+pub fn code(text: &str) -> String {
     let text = shortened(&one_line(text), MAX_TEXT);
     // A bar would end a table's cell even inside backticks, and nothing at all makes no span.
     if text.contains('|') || text.trim().is_empty() {
@@ -696,7 +696,7 @@ pub(crate) fn code(text: &str) -> String {
 ///
 /// Mentions, references to issues and links are found after rendering, where escapes are gone already, so they are broken
 /// up with a zero-width space: a report must not notify people or leave backlinks in upstream issues each time it is posted.
-pub(crate) fn prose(text: &str) -> String {
+pub fn prose(text: &str) -> String {
     const BREAK: &str = "&#8203;";
     let text = shortened(one_line(text).trim(), 2 * MAX_TEXT);
     let mut out = String::with_capacity(text.len());

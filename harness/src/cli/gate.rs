@@ -170,7 +170,7 @@ impl GateCommand {
         let known = waivers::known(&Catalogue::embedded(&requirements)?, &requirements);
         let clean = |case: &&String| {
             let clean = trend.clean_runs(case);
-            clean.is_some_and(|clean| clean.runs as u64 >= after)
+            clean.is_some_and(|clean| clean.runs >= after)
         };
         let cases: BTreeSet<String> = trend
             .cases

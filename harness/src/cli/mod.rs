@@ -32,6 +32,7 @@ mod sign;
 mod soak;
 mod status;
 mod submit;
+mod upstream;
 mod verify;
 mod waivers;
 
@@ -91,6 +92,8 @@ enum Command {
     Verify(verify::VerifyCommand),
     /// Lay out a result directory for somebody who was not there.
     Submit(submit::SubmitCommand),
+    /// Run the upstream end-to-end suite on a cluster, and hold it beside a run of this one.
+    Upstream(Box<upstream::UpstreamCommand>),
     /// Test the tests with known-bad proxies.
     Selftest(selftest::SelftestCommand),
     /// Say what this kernel and machine can do, what is missing and how to get it.
@@ -142,6 +145,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Command::Sign(command) => command.run(),
         Command::Verify(command) => command.run(),
         Command::Submit(command) => command.run(),
+        Command::Upstream(command) => command.run(),
         Command::Selftest(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Cluster(command) => command.run(),

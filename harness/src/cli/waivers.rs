@@ -206,7 +206,7 @@ mod tests {
                 7,
                 "until",
             ),
-            ("owner: somebody\n", "", 2, "owner"),
+            ("    owner: somebody\n", "", 5, "owner"),
             (
                 "requirement: CP-14",
                 "case: udp-basic[ipv4]",

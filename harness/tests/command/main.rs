@@ -22,4 +22,5 @@ mod soak;
 mod submission;
 mod support;
 mod tools;
+mod upstream;
 mod usage;

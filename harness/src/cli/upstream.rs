@@ -1,0 +1,211 @@
+//! `harness upstream`: the upstream suite beside ours.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use clap::Args;
+
+use super::{Exit, Failed, interrupt::interrupted, print, results, runtime};
+use crate::{
+    candidate::Candidate,
+    coverage::Accounts,
+    plan::{Catalogue, Requirements},
+    upstream::{
+        JSON_NAME, MARKDOWN_NAME,
+        agree::Agreement,
+        choose::{Allowed, Choice},
+        junit,
+        run::{Program, RunError},
+    },
+};
+
+/// Run the upstream end-to-end suite on a cluster, and hold it beside a run of this one.
+///
+/// Which specs are run follows from what they say that they need and from what the candidate declares not to have, and from no list of
+/// names. The specs that scenarios/upstream.yaml maps are compared with the cases of --report: where one suite passes what the
+/// other one fails, one of the two is wrong, and these come first.
+///
+/// Exit codes: 0 every spec passed, and the suites agree; 1 a spec failed, or they disagree; 2 usage or bad input;
+/// 4 e2e.test could not be run, or specs have no result; 5 no spec was run.
+#[derive(Debug, Args)]
+pub struct UpstreamCommand {
+    /// The program e2e.test of a Kubernetes version.
+    #[arg(
+        long,
+        value_name = "PATH",
+        required_unless_present = "junit",
+        conflicts_with = "junit"
+    )]
+    e2e_test: Option<PathBuf>,
+    /// Results that are there already, as e2e.test wrote them; may be repeated.
+    #[arg(long, value_name = "FILE")]
+    junit: Vec<PathBuf>,
+    /// How to reach the cluster.
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["junit", "dry_run"])]
+    kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig, if not the current one.
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
+    /// Manifest of the candidate on the cluster: what it declares not to have is not asked of it.
+    #[arg(long, value_name = "FILE|reference")]
+    candidate: Option<String>,
+    /// Result directory of a run of this suite with the same candidate, or its report.json.
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+    /// Kubernetes' whole conformance instead of SIG Network.
+    #[arg(long)]
+    conformance: bool,
+    /// A feature that the cluster has, as in the tags of specs: IPv6DualStack, LoadBalancer, Alpha; may be repeated.
+    #[arg(long, value_name = "NAME")]
+    feature: Vec<String>,
+    /// Also specs that break what others on the cluster use.
+    #[arg(long)]
+    disruptive: bool,
+    /// The command ginkgo, which runs specs in several processes.
+    #[arg(long, value_name = "PATH")]
+    ginkgo: Option<PathBuf>,
+    /// Processes.
+    #[arg(long, value_name = "N", default_value_t = 4, requires = "ginkgo")]
+    procs: u32,
+    /// Only say what would be run, and why the rest would not.
+    #[arg(long, conflicts_with = "junit")]
+    dry_run: bool,
+    /// Directory for upstream.json, upstream.md, the log and the JUnit files; must be empty or not there.
+    #[arg(long, value_name = "DIR", required_unless_present = "dry_run")]
+    out: Option<PathBuf>,
+}
+
+impl From<RunError> for Failed {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Start { .. } | RunError::NoSpecs { .. } => Self::usage(error),
+            RunError::Write { .. } | RunError::NoResults { .. } => Self::infra(error),
+        }
+    }
+}
+
+impl UpstreamCommand {
+    pub(super) fn run(self) -> Result<Exit, Failed> {
+        let requirements = Requirements::embedded()?;
+        let catalogue = Catalogue::embedded(&requirements)?;
+        let table = Accounts::embedded()?.upstream.table(&catalogue);
+        let report = self.report.as_deref().map(results::read).transpose()?;
+        let candidate = self.candidate.as_deref().map(Candidate::load).transpose()?;
+        let allowed = Allowed {
+            features: self.feature.iter().cloned().collect(),
+            disruptive: self.disruptive,
+            conformance: self.conformance,
+        };
+        let out = self.out.as_deref().map(empty).transpose()?;
+        let choose =
+            |names: &[String]| Choice::of(names, &allowed, candidate.as_ref(), &table, &catalogue);
+        let (choice, texts) = match self.program() {
+            None => (Choice::default(), self.texts()?),
+            Some(program) => {
+                let runtime = runtime()?;
+                let choice = choose(&runtime.block_on(program.specs())?);
+                let Some(out) = out.filter(|_| !self.dry_run) else {
+                    print(&chosen(&choice));
+                    return Ok(Exit::Ok);
+                };
+                if choice.run.is_empty() {
+                    print(&chosen(&choice));
+                    return Ok(Exit::NothingRan);
+                }
+                print(&format!(
+                    "{} specs of the upstream suite, {} left out\n",
+                    choice.run.len(),
+                    choice.left_out.len()
+                ));
+                let stop = Arc::new(AtomicBool::new(false));
+                let texts = runtime.block_on(async {
+                    tokio::spawn(interrupted(stop.clone()));
+                    let tell = |line: &str| print(&format!("{}\n", reports::text::one_line(line)));
+                    program.run(&choice.focus(), out, &stop, tell).await
+                })?;
+                if stop.load(Ordering::Relaxed) {
+                    eprintln!("interrupted: what is there is kept in {}", out.display());
+                }
+                (choice, texts)
+            }
+        };
+        let specs = junit::read(texts.iter().map(String::as_str)).map_err(Failed::usage)?;
+        let agreement = Agreement::of(specs, &choice, report.as_ref(), &table);
+        let markdown = agreement.markdown();
+        if let Some(out) = out {
+            let json = serde_json::to_string_pretty(&agreement).map_err(Failed::infra)?;
+            for (name, text) in [(JSON_NAME, &json), (MARKDOWN_NAME, &markdown)] {
+                let path = out.join(name);
+                reports::replace(&path, text.as_bytes())
+                    .map_err(|error| Failed::infra(format!("{}: {error}", path.display())))?;
+            }
+        }
+        print(&markdown);
+        Ok(if agreement.failed() > 0 || agreement.disagrees() {
+            Exit::NotConformant
+        } else if !agreement.missing.is_empty() {
+            Exit::Infra
+        } else if agreement.said() == 0 {
+            Exit::NothingRan
+        } else {
+            Exit::Ok
+        })
+    }
+
+    fn program(&self) -> Option<Program> {
+        Some(Program {
+            e2e_test: self.e2e_test.clone()?,
+            ginkgo: self.ginkgo.clone(),
+            procs: self.procs,
+            kubeconfig: self.kubeconfig.clone().unwrap_or_default(),
+            context: self.context.clone(),
+        })
+    }
+
+    fn texts(&self) -> Result<Vec<String>, Failed> {
+        let read = |file: &PathBuf| {
+            std::fs::read_to_string(file).map_err(|error| {
+                Failed::usage(format!(
+                    "--junit {}: cannot be read: {error}",
+                    file.display()
+                ))
+            })
+        };
+        self.junit.iter().map(read).collect()
+    }
+}
+
+/// Makes the directory; one in which something lies is refused, because results of two runs would be taken for one.
+fn empty(dir: &Path) -> Result<&Path, Failed> {
+    let cannot = |error| Failed::usage(format!("--out {}: {error}", dir.display()));
+    std::fs::create_dir_all(dir).map_err(cannot)?;
+    match std::fs::read_dir(dir).map_err(cannot)?.next() {
+        None => Ok(dir),
+        Some(_) => Err(Failed::usage(format!(
+            "--out {}: it is not empty; name another directory or remove it",
+            dir.display()
+        ))),
+    }
+}
+
+/// What would be run, and why the rest would not.
+fn chosen(choice: &Choice) -> String {
+    let mut text = format!("run ({}):\n", choice.run.len());
+    for name in &choice.run {
+        let new = match choice.unknown.contains(name) {
+            true => " (not known to this suite)",
+            false => "",
+        };
+        text.push_str(&format!("  {name}{new}\n"));
+    }
+    text.push_str(&format!("left out ({}):\n", choice.left_out.len()));
+    for (name, reason) in &choice.left_out {
+        text.push_str(&format!("  {name}: {reason}\n"));
+    }
+    text
+}
