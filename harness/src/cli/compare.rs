@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use reports::compare::Comparison;
 
-use super::{Exit, Failed, print, results};
+use super::{Exit, Failed, format::Format, print, results};
 
 /// Say what is worse and what is better in a new run than in an earlier one, case by case.
 ///
@@ -27,28 +27,14 @@ pub struct Compare {
     format: Format,
 }
 
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum Format {
-    /// Case by case.
-    #[default]
-    Text,
-    /// All of it, for programs.
-    Json,
-    /// For a pull request.
-    Markdown,
-}
-
 impl Compare {
     pub(super) fn run(self) -> Result<Exit, Failed> {
         let comparison = Comparison::of(&results::read(&self.base)?, &results::read(&self.new)?);
-        print(&match self.format {
-            Format::Text => comparison.text(),
-            Format::Markdown => comparison.markdown(),
-            Format::Json => format!(
-                "{}\n",
-                serde_json::to_string_pretty(&comparison).map_err(Failed::infra)?
-            ),
-        });
+        print(
+            &self
+                .format
+                .of(&comparison, || comparison.text(), || comparison.markdown())?,
+        );
         Ok(if comparison.is_worse() {
             Exit::NotConformant
         } else if comparison.is_incomplete() {

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use futures::StreamExt as _;
 use reports::{
     directory::Writing,
@@ -22,6 +22,7 @@ use super::{
     Exit, Failed,
     attempts::Attempts,
     certify::{candidate_info, run_id},
+    format::Format,
     interrupt::interrupted,
     machine, print, runtime,
     session::create,
@@ -77,17 +78,6 @@ pub struct Diff {
     format: Format,
 }
 
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum Format {
-    /// Requirement by requirement.
-    #[default]
-    Text,
-    /// All of it, for programs.
-    Json,
-    /// For a pull request.
-    Markdown,
-}
-
 impl Diff {
     pub(super) fn run(self) -> Result<Exit, Failed> {
         let [candidate, against] = match (self.dirs.as_slice(), &self.candidate, &self.against) {
@@ -99,14 +89,11 @@ impl Diff {
             _ => return Err(Failed::usage("--candidate and --against are needed")),
         };
         let difference = Difference::of(&candidate, &against);
-        print(&match self.format {
-            Format::Text => difference.text(),
-            Format::Markdown => difference.markdown(),
-            Format::Json => format!(
-                "{}\n",
-                serde_json::to_string_pretty(&difference).map_err(Failed::infra)?
-            ),
-        });
+        print(
+            &self
+                .format
+                .of(&difference, || difference.text(), || difference.markdown())?,
+        );
         Ok(if !difference.is_empty() {
             Exit::NotConformant
         } else if difference.is_incomplete() {

@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use reports::{
     Report,
     gate::{Gate, Rules},
@@ -14,7 +14,7 @@ use reports::{
     waiver::{self, Known, Waiver},
 };
 
-use super::{Exit, Failed, print, required, results, waivers};
+use super::{Exit, Failed, format::Format, print, required, results, waivers};
 use crate::plan::{Catalogue, Profile, Requirements};
 
 /// Say whether a run lets a change in, with an exit code for CI.
@@ -70,17 +70,6 @@ pub struct GateCommand {
     format: Format,
 }
 
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum Format {
-    /// For people.
-    #[default]
-    Text,
-    /// All of it, for programs.
-    Json,
-    /// For a pull request.
-    Markdown,
-}
-
 impl GateCommand {
     pub(super) fn run(self) -> Result<Exit, Failed> {
         if self.promote {
@@ -124,14 +113,7 @@ impl GateCommand {
                 flake_budget: self.flake_budget,
             },
         );
-        print(&match self.format {
-            Format::Text => gate.text(),
-            Format::Markdown => gate.markdown(),
-            Format::Json => format!(
-                "{}\n",
-                serde_json::to_string_pretty(&gate).map_err(Failed::infra)?
-            ),
-        });
+        print(&self.format.of(&gate, || gate.text(), || gate.markdown())?);
         Ok(match gate.exit_code {
             0 => Exit::Ok,
             1 => Exit::NotConformant,

@@ -12,6 +12,7 @@ mod diff;
 mod doctor;
 mod drive;
 mod explain;
+mod format;
 mod gate;
 mod history;
 mod hunt;
