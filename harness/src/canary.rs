@@ -58,7 +58,7 @@ const KINDS: [Kind; 2] = [
 
 /// How long the proxy may take for what it does right, attempt by attempt: it never gets the rest done.
 const PATIENCE: [Span; 3] = [
-    Span::millis(2_000),
+    Span::millis(1_000),
     Span::millis(8_000),
     Span::millis(30_000),
 ];
@@ -129,14 +129,17 @@ impl Canaries {
         })
     }
 
-    /// Lets each canary meet its case, one after the other, and tells what became of it. After `stop` no more is begun.
+    /// Lets each canary meet its case and tells what became of it. After `stop` no more is begun.
     pub async fn fly(self, stop: Arc<AtomicBool>, events: mpsc::UnboundedSender<EventBody>) {
-        for (kind, candidate, job) in self.ready {
-            let Some(finished) = fly(kind, candidate, job, &self.run_id, &stop).await else {
-                return;
-            };
-            let _ = events.send(EventBody::CanaryFinished(finished));
-        }
+        let flights = self.ready.into_iter().map(|(kind, candidate, job)| {
+            let (run_id, stop, events) = (&self.run_id, &stop, &events);
+            async move {
+                if let Some(finished) = fly(kind, candidate, job, run_id, stop).await {
+                    let _ = events.send(EventBody::CanaryFinished(finished));
+                }
+            }
+        });
+        futures::future::join_all(flights).await;
     }
 }
 
