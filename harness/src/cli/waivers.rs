@@ -209,7 +209,7 @@ mod tests {
             ("    owner: somebody\n", "", 5, "owner"),
             (
                 "requirement: CP-14",
-                "case: udp-basic[ipv4]",
+                "case: 'udp-basic[ipv4]'",
                 7,
                 "line 2 already",
             ),
