@@ -89,19 +89,7 @@ impl Prepared {
             log.append(body).expect("an event");
         };
         append(EventBody::RunStarted(self.start.clone()));
-        for canary in &self.start.options.canaries {
-            append(EventBody::CanaryFinished(CanaryFinished {
-                run_id: self.start.run_id.clone(),
-                canary: canary.clone(),
-                fault: "it programs nothing".into(),
-                case: CASES[0].into(),
-                seed: 1,
-                attempts: 1,
-                outcome: CanaryOutcome::Caught,
-                message: "no answer".into(),
-                duration_ms: 100.0,
-            }));
-        }
+        canaries(&self.start).into_iter().for_each(&mut append);
         let options = &self.start.options;
         let all = (1..=options.runs).flat_map(|n| CASES.map(|case| (case, n)));
         let own = all.filter(|(case, n)| options.shard.is_none_or(|s| s.holds(case, *n)));
@@ -126,6 +114,24 @@ impl Prepared {
             });
         }
     }
+}
+
+/// The known-bad proxies of a run, each noticed.
+pub fn canaries(start: &RunStarted) -> Vec<EventBody> {
+    let caught = |canary: &String| {
+        EventBody::CanaryFinished(CanaryFinished {
+            run_id: start.run_id.clone(),
+            canary: canary.clone(),
+            fault: "it programs nothing".into(),
+            case: CASES[0].into(),
+            seed: 1,
+            attempts: 1,
+            outcome: CanaryOutcome::Caught,
+            message: "no answer".into(),
+            duration_ms: 100.0,
+        })
+    };
+    start.options.canaries.iter().map(caught).collect()
 }
 
 fn planned(id: &str) -> PlannedCase {

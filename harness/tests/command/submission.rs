@@ -16,7 +16,7 @@ use reports::{
 use serde_json::Value;
 
 use crate::{
-    prepared::Prepared,
+    prepared::{Prepared, canaries},
     support::{Finished, directory, run, write},
 };
 
@@ -80,6 +80,7 @@ impl Whole {
             writing.record(body).expect("an event");
         };
         record(EventBody::RunStarted(self.start.clone()));
+        canaries(&self.start).into_iter().for_each(&mut record);
         for (at, case) in self.start.cases.iter().enumerate() {
             record(EventBody::AttemptStarted {
                 case: case.id.clone(),
@@ -494,6 +495,12 @@ fn less_than_a_whole_run_is_refused() {
         },
         1,
         "  partial: the run is incomplete: ",
+    );
+    refused(
+        "unsung",
+        &|whole| whole.start.options.canaries.clear(),
+        1,
+        "  partial: it has no canaries",
     );
     refused(
         "version",

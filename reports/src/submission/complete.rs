@@ -21,6 +21,10 @@ pub fn complete(report: &Report, files: &Listing, findings: &mut Findings) {
         );
         findings.broken(Kind::Partial, what);
     }
+    if report.options.canaries.is_empty() {
+        let what = "it has no canaries: nothing shows that it would have noticed a bad proxy";
+        findings.broken(Kind::Partial, what);
+    }
     if report.cases.is_empty() {
         findings.broken(Kind::Partial, "no case was planned");
     }
