@@ -420,11 +420,11 @@ fn each_change_unsettles_and_costs_what_it_touches() {
     assert_eq!(compiled, 1);
 }
 
-/// A Service without ports leaves nothing in the kernel, but its health check node port has to go.
+/// A Service without addresses leaves nothing in the kernel, but its health check node port has to go.
 #[test]
 fn a_removal_that_is_told_twice_still_counts() {
     let (mut service, _) = exposed();
-    service.ports.clear();
+    service.cluster_ips.clear();
     service.health_check_node_port = Some(32000);
     let mut state = State::new(Surroundings::default());
     state.set_service(&service_key(0), Some(service));
