@@ -516,26 +516,14 @@ impl Ledger {
 
     /// Both lists are sorted.
     fn change(&mut self, old: &[Element], new: &[Element]) {
-        let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
-        loop {
-            match (old.peek(), new.peek()) {
-                (Some(a), Some(b)) if a == b => {
-                    old.next();
-                    new.next();
-                }
-                (Some(a), Some(b)) if a < b => {
-                    self.remove(a);
-                    old.next();
-                }
-                (Some(a), None) => {
-                    self.remove(a);
-                    old.next();
-                }
-                (_, Some(b)) => {
-                    self.add(b);
-                    new.next();
-                }
-                (None, None) => return,
+        for element in old {
+            if new.binary_search(element).is_err() {
+                self.remove(element);
+            }
+        }
+        for element in new {
+            if old.binary_search(element).is_err() {
+                self.add(element);
             }
         }
     }

@@ -383,6 +383,17 @@ fn internal_traffic_policy_local() {
             (pod("b2"), tcp(CLUSTER_IP, 80), "b1!"),
         ],
     );
+    // A node is known by its name, whether there is a Node object or not.
+    let unknown = Source::Pod {
+        name: "c1".into(),
+        node: "n3".into(),
+        ips: vec!["10.244.3.11".parse().unwrap()],
+    };
+    let there = with(ep("b2", "ready"), json!({"nodeName": "n3"}));
+    table(
+        &[local(), slice("s", vec![ep("a1", "ready"), there])],
+        &[(unknown, tcp(CLUSTER_IP, 80), "b2!")],
+    );
 }
 
 #[test]
@@ -814,6 +825,29 @@ fn node_port_addresses() {
     );
     let why = expect(&cluster, &pod("a2"), &tcp("fd00:89::b", 30080)).requirements;
     assert!(why.contains(&"SVC-NP-10".to_owned()), "{why:?}");
+}
+
+/// `allocateLoadBalancerNodePorts: false` leaves a LoadBalancer without a NodePort; and a number is none where the type has none.
+#[test]
+fn a_node_port_needs_a_type_and_a_number() {
+    let none = json!({"spec": {"ports": [{"name": "http", "port": 80, "targetPort": 8080}]}});
+    let left_over = json!({"spec": {"ports": [{"name": "http", "port": 80, "nodePort": 30080}]}});
+    for service in [
+        service("LoadBalancer", none),
+        service("ClusterIP", left_over),
+    ] {
+        let cluster = cluster(&[service.clone(), ready()]);
+        let has = |kind| oracle::frontends(&cluster).iter().any(|it| it.kind == kind);
+        assert!(has(oracle::FrontendKind::ClusterIp));
+        assert!(!has(oracle::FrontendKind::NodePort), "{service}");
+        table_of(
+            &cluster,
+            &[
+                (outside("n1"), tcp(N1, 30080), "plain"),
+                (pod("a2"), tcp(CLUSTER_IP, 80), "a1,b1!"),
+            ],
+        );
+    }
 }
 
 #[test]

@@ -458,6 +458,7 @@ fn affinities_hold_where_a_client_is_served() {
             pod_cidrs: vec!["10.0.0.96/28".parse().expect("a range")],
             ..Node::default()
         },
+        cluster_cidrs: vec!["10.0.0.0/24".parse().expect("a range")],
         ..Surroundings::default()
     });
     state.set_service(&service_key(0), Some(service.clone()));
@@ -475,6 +476,8 @@ fn affinities_hold_where_a_client_is_served() {
         (pod, external_ip, (there, 8080), true),
         (node, external_ip, (there, 8080), true),
         (outside, external_ip, (there, 8080), false),
+        // A pod of another node, whose traffic comes from outside as well.
+        (ip(true, 200), external_ip, (there, 8080), false),
         (outside, external_ip, (here, 8080), true),
         (outside, cluster_ip, (there, 8080), true),
         (pod, cluster_ip, (there, 8080), true),
