@@ -901,18 +901,24 @@ fn services_that_are_not_this_proxys() {
     named.service_proxy_name = Some("mine".into());
     assert_eq!(ask(&named, &pod("a2"), tcp(CLUSTER_IP, 80)), "plain");
 
-    let headless = json!({"spec": {"clusterIP": "None", "clusterIPs": ["None"]}});
-    table(
-        &[service("ClusterIP", headless), ready()],
-        &[
-            (pod("a2"), tcp("10.244.1.11", 8080), "plain"),
-            (
-                outside("n1"),
-                tcp(EXTERNAL_IP, 80),
-                "plain / a1,b1 [headless-external-frontend]",
-            ),
-        ],
-    );
+    // Objects of old clients have one of the two fields.
+    for headless in [
+        json!({"spec": {"clusterIP": "None", "clusterIPs": ["None"]}}),
+        json!({"spec": {"clusterIP": "None", "clusterIPs": null}}),
+        json!({"spec": {"clusterIP": null, "clusterIPs": ["None"]}}),
+    ] {
+        table(
+            &[service("ClusterIP", headless), ready()],
+            &[
+                (pod("a2"), tcp("10.244.1.11", 8080), "plain"),
+                (
+                    outside("n1"),
+                    tcp(EXTERNAL_IP, 80),
+                    "plain / a1,b1 [headless-external-frontend]",
+                ),
+            ],
+        );
+    }
     // The label is defined for slices. On a Service, some proxies obey it and others do not.
     let labelled = json!({"metadata": {"labels": {"service.kubernetes.io/headless": ""}}});
     table(

@@ -162,6 +162,25 @@ fn what_comes_gets_its_chains_and_sets() {
 }
 
 #[test]
+fn a_change_of_any_sort_is_one() {
+    let element = dispatch(SetKind::Services, 1, Verdict::Refuse);
+    assert!(Changes::default().is_empty());
+    for changes in [
+        Changes::all(vec![element]),
+        Changes {
+            replace: vec![(element, Data::Verdict(Verdict::Drop))],
+            ..Changes::default()
+        },
+        Changes {
+            remove: vec![element],
+            ..Changes::default()
+        },
+    ] {
+        assert!(!changes.is_empty(), "{changes:?}");
+    }
+}
+
+#[test]
 fn elements_are_deleted_by_key() {
     let element = dispatch(SetKind::Services, 1, Verdict::Drop);
     assert_eq!(
