@@ -351,7 +351,7 @@ impl<S: Seams + ?Sized> Engine<S> {
         self.affinity.extend(std::mem::take(&mut work.affinity));
         self.report(&work, first);
         outcome?;
-        if !full && self.seams.reads_back() && self.state.len() < READ_BACK_LIMIT {
+        if !full && self.seams.reads_back() && self.state.element_count() < READ_BACK_LIMIT {
             match backend.difference(&self.state.elements())? {
                 None => {}
                 Some(difference) => {

@@ -169,8 +169,11 @@ impl State {
         true
     }
 
-    /// Forgets a Service that left nothing behind: no object, no slices, and nothing in the kernel that still has to be withdrawn.
+    /// Forgets a Service that left nothing behind: no object, no slices, and nothing that a sync still has to withdraw.
     fn drop_if_empty(&mut self, key: &ServiceKey) {
+        if self.dirty.contains(key) {
+            return;
+        }
         let empty = self.entries.get(key).is_some_and(|entry| {
             entry.service.is_none()
                 && entry.slices.is_empty()
@@ -325,14 +328,9 @@ impl State {
     }
 
     /// How many elements the kernel should have.
-    pub fn len(&self) -> usize {
+    pub fn element_count(&self) -> usize {
         let own: usize = self.entries.values().map(|e| e.compiled.own.len()).sum();
         own + self.shared.len() + self.node_elements.len()
-    }
-
-    /// Whether the kernel should have no elements at all.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// What every UDP frontend may lead to, for the first time.
@@ -518,26 +516,14 @@ impl Ledger {
 
     /// Both lists are sorted.
     fn change(&mut self, old: &[Element], new: &[Element]) {
-        let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
-        loop {
-            match (old.peek(), new.peek()) {
-                (Some(a), Some(b)) if a == b => {
-                    old.next();
-                    new.next();
-                }
-                (Some(a), Some(b)) if a < b => {
-                    self.remove(a);
-                    old.next();
-                }
-                (Some(a), None) => {
-                    self.remove(a);
-                    old.next();
-                }
-                (_, Some(b)) => {
-                    self.add(b);
-                    new.next();
-                }
-                (None, None) => return,
+        for element in old {
+            if new.binary_search(element).is_err() {
+                self.remove(element);
+            }
+        }
+        for element in new {
+            if old.binary_search(element).is_err() {
+                self.add(element);
             }
         }
     }

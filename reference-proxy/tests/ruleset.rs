@@ -1,7 +1,9 @@
 //! Snapshots of compiled rulesets, and what `nft` thinks of them.
 
 use std::{
+    collections::HashMap,
     io::Write as _,
+    net::IpAddr,
     process::{Command, Stdio},
 };
 
@@ -9,7 +11,10 @@ use reference_proxy::{
     compile::Surroundings,
     model::{Node, Service, Slice},
     objects::{EndpointSliceObject, NodeObject, ServiceObject},
-    ruleset::{Element, element_text, render},
+    ruleset::{
+        Changes, Data, Element, Family, Frontend, Key, SetId, SetKind, Verdict, View, element_text,
+        render,
+    },
     state::State,
 };
 use serde_json::{Value, json};
@@ -263,6 +268,160 @@ fn health_counts_endpoints_of_the_families_of_the_service() {
         .map(|(_, health)| health.local_endpoints)
         .collect();
     assert_eq!(found, [1]);
+}
+
+/// What the rules do with a packet by which `source` opens a connection to a frontend; `None` if none is about it.
+fn meets(table: &HashMap<(SetId, Key), Data>, source: IpAddr, to: Frontend) -> Option<String> {
+    let key = Key::Frontend(to);
+    let set = |kind| SetId::new(kind, Family::of(to.ip));
+    let has = |kind, key| table.contains_key(&(set(kind), key));
+    let is_among = |kind| {
+        table.keys().any(|(id, key)| match key {
+            Key::Net(net) => *id == set(kind) && net.contains(&source),
+            Key::Source(frontend, net) => {
+                *id == set(kind) && *frontend == to && net.contains(&source)
+            }
+            _ => false,
+        })
+    };
+    if has(SetKind::Restricted, key) && !is_among(SetKind::SourceRanges) {
+        return Some("dropped for its source".into());
+    }
+    let verdict = |kind| match table.get(&(set(kind), key)) {
+        Some(Data::Verdict(verdict)) => Some(*verdict),
+        _ => None,
+    };
+    let external = || verdict(SetKind::External).filter(|_| !is_among(SetKind::Pods));
+    match external().or_else(|| verdict(SetKind::Services)) {
+        None => has(SetKind::ClusterIps, Key::Ip(to.ip)).then(|| "refused".into()),
+        Some(Verdict::Drop) => Some("dropped".into()),
+        Some(Verdict::Refuse) => Some("refused".into()),
+        Some(Verdict::Balance {
+            view,
+            endpoints,
+            sticky,
+        }) => {
+            let map = match view {
+                View::Common => SetKind::Endpoints,
+                View::External => SetKind::ExternalEndpoints,
+            };
+            let chosen: Vec<String> = (0..endpoints)
+                .map(|slot| match table.get(&(set(map), Key::Slot(slot, to))) {
+                    Some(Data::Endpoint(ip, port)) => {
+                        let endpoint = Frontend {
+                            ip: *ip,
+                            port: *port,
+                            ..to
+                        };
+                        format!(
+                            "{ip}:{port}, tracked {}, hairpin {}",
+                            has(SetKind::Targets, Key::Frontend(endpoint)),
+                            *ip == source && has(SetKind::Hairpin, Key::Itself(*ip)),
+                        )
+                    }
+                    _ => "nowhere".into(),
+                })
+                .collect();
+            let masqueraded = has(SetKind::Masquerade, key) && !is_among(SetKind::LocalSources);
+            let remembered = sticky
+                && table
+                    .keys()
+                    .any(|(id, known)| matches!(id.kind, SetKind::Sticky(_)) && *known == key);
+            Some(format!(
+                "{chosen:?}, masqueraded {masqueraded}, remembered {remembered}"
+            ))
+        }
+    }
+}
+
+/// Where one transaction cannot hold all, a packet meets what it will meet in the end, or nothing yet; and when all goes, what it met, or nothing
+/// any more.
+#[test]
+fn no_intermediate_state_is_wrong() {
+    let mut local = service(
+        "local",
+        web(json!({
+            "type": "LoadBalancer",
+            "externalTrafficPolicy": "Local",
+            "sessionAffinity": "ClientIP",
+            "loadBalancerSourceRanges": ["10.99.0.0/24", "10.244.0.0/16"],
+            "ports": [{"name": "web", "port": 80, "nodePort": 30080}],
+        })),
+    );
+    local["status"] = json!({"loadBalancer": {"ingress": [{"ip": "203.0.113.1"}]}});
+    let all = state(&[
+        local,
+        slice("local-4", "local", "IPv4", two_endpoints()),
+        service(
+            "open",
+            web(json!({"clusterIP": "10.96.0.2", "externalIPs": ["198.51.100.1"]})),
+        ),
+        slice("open-4", "open", "IPv4", two_endpoints()),
+        service("empty", web(json!({"clusterIP": "10.96.0.3"}))),
+    ])
+    .elements();
+    let mut packets: Vec<(IpAddr, Frontend)> = Vec::new();
+    for source in ["10.244.1.11", "10.99.0.11", "192.0.2.1"] {
+        let source: IpAddr = source.parse().expect("an address");
+        for element in &all {
+            if let (SetKind::Services, Key::Frontend(frontend)) = (element.set.kind, element.key) {
+                packets.push((source, frontend));
+                // Nobody has this port; it is refused at the addresses that are cluster IPs.
+                packets.push((
+                    source,
+                    Frontend {
+                        port: 79,
+                        ..frontend
+                    },
+                ));
+            }
+        }
+    }
+    let entry = |element: &Element| ((element.set, element.key), element.data);
+    let complete: HashMap<_, _> = all.iter().map(entry).collect();
+    let met: Vec<String> = packets
+        .iter()
+        .filter_map(|(source, to)| meets(&complete, *source, *to))
+        .collect();
+    for (what, happens) in [
+        ("dropped for its source", true),
+        ("refused", true),
+        ("hairpin true", true),
+        ("masqueraded true", true),
+        ("remembered true", true),
+        ("tracked false", false),
+        ("nowhere", false),
+    ] {
+        let found = met.iter().any(|text| text.contains(what));
+        assert_eq!(found, happens, "{what}: {met:#?}");
+    }
+
+    let mut coming = Changes::all(all.clone());
+    coming.sort();
+    let mut going = Changes {
+        remove: all,
+        ..Changes::default()
+    };
+    going.sort();
+    let mut table = HashMap::new();
+    let check = |table: &HashMap<_, _>, when: String| {
+        for (source, to) in &packets {
+            let now = meets(table, *source, *to);
+            assert!(
+                now.is_none() || now == meets(&complete, *source, *to),
+                "{when}: {source} to {to:?} meets {now:?}"
+            );
+        }
+    };
+    for element in &coming.add {
+        table.extend([entry(element)]);
+        check(&table, format!("after {element:?} came"));
+    }
+    for element in &going.remove {
+        table.remove(&(element.set, element.key));
+        check(&table, format!("after {element:?} went"));
+    }
+    assert!(table.is_empty());
 }
 
 #[test]

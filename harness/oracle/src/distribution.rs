@@ -343,12 +343,13 @@ mod tests {
         for endpoints in 2..100 {
             let attempts = attempts_to_see_all(endpoints);
             let share = 1.0 / endpoints as f64;
+            // One is to spare.
             assert!(
-                never_chosen(endpoints, share, attempts) < ALPHA,
+                never_chosen(endpoints, share, attempts - 1) < ALPHA,
                 "{endpoints}"
             );
             assert!(
-                never_chosen(endpoints, share, attempts - 3) > ALPHA,
+                never_chosen(endpoints, share, attempts - 2) > ALPHA,
                 "{endpoints}"
             );
         }

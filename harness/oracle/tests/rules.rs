@@ -383,6 +383,17 @@ fn internal_traffic_policy_local() {
             (pod("b2"), tcp(CLUSTER_IP, 80), "b1!"),
         ],
     );
+    // A node is known by its name, whether there is a Node object or not.
+    let unknown = Source::Pod {
+        name: "c1".into(),
+        node: "n3".into(),
+        ips: vec!["10.244.3.11".parse().unwrap()],
+    };
+    let there = with(ep("b2", "ready"), json!({"nodeName": "n3"}));
+    table(
+        &[local(), slice("s", vec![ep("a1", "ready"), there])],
+        &[(unknown, tcp(CLUSTER_IP, 80), "b2!")],
+    );
 }
 
 #[test]
@@ -816,6 +827,29 @@ fn node_port_addresses() {
     assert!(why.contains(&"SVC-NP-10".to_owned()), "{why:?}");
 }
 
+/// `allocateLoadBalancerNodePorts: false` leaves a LoadBalancer without a NodePort; and a number is none where the type has none.
+#[test]
+fn a_node_port_needs_a_type_and_a_number() {
+    let none = json!({"spec": {"ports": [{"name": "http", "port": 80, "targetPort": 8080}]}});
+    let left_over = json!({"spec": {"ports": [{"name": "http", "port": 80, "nodePort": 30080}]}});
+    for service in [
+        service("LoadBalancer", none),
+        service("ClusterIP", left_over),
+    ] {
+        let cluster = cluster(&[service.clone(), ready()]);
+        let has = |kind| oracle::frontends(&cluster).iter().any(|it| it.kind == kind);
+        assert!(has(oracle::FrontendKind::ClusterIp));
+        assert!(!has(oracle::FrontendKind::NodePort), "{service}");
+        table_of(
+            &cluster,
+            &[
+                (outside("n1"), tcp(N1, 30080), "plain"),
+                (pod("a2"), tcp(CLUSTER_IP, 80), "a1,b1!"),
+            ],
+        );
+    }
+}
+
 #[test]
 fn outside_clients_of_a_cluster_ip_are_a_characteristic() {
     let local = json!({"spec": {"internalTrafficPolicy": "Local"}});
@@ -867,18 +901,24 @@ fn services_that_are_not_this_proxys() {
     named.service_proxy_name = Some("mine".into());
     assert_eq!(ask(&named, &pod("a2"), tcp(CLUSTER_IP, 80)), "plain");
 
-    let headless = json!({"spec": {"clusterIP": "None", "clusterIPs": ["None"]}});
-    table(
-        &[service("ClusterIP", headless), ready()],
-        &[
-            (pod("a2"), tcp("10.244.1.11", 8080), "plain"),
-            (
-                outside("n1"),
-                tcp(EXTERNAL_IP, 80),
-                "plain / a1,b1 [headless-external-frontend]",
-            ),
-        ],
-    );
+    // Objects of old clients have one of the two fields.
+    for headless in [
+        json!({"spec": {"clusterIP": "None", "clusterIPs": ["None"]}}),
+        json!({"spec": {"clusterIP": "None", "clusterIPs": null}}),
+        json!({"spec": {"clusterIP": null, "clusterIPs": ["None"]}}),
+    ] {
+        table(
+            &[service("ClusterIP", headless), ready()],
+            &[
+                (pod("a2"), tcp("10.244.1.11", 8080), "plain"),
+                (
+                    outside("n1"),
+                    tcp(EXTERNAL_IP, 80),
+                    "plain / a1,b1 [headless-external-frontend]",
+                ),
+            ],
+        );
+    }
     // The label is defined for slices. On a Service, some proxies obey it and others do not.
     let labelled = json!({"metadata": {"labels": {"service.kubernetes.io/headless": ""}}});
     table(

@@ -140,3 +140,27 @@ fn left_alone() {
     ];
     insta::assert_snapshot!(texts.join("\n\n"));
 }
+
+#[test]
+fn the_family_that_is_missing_is_named() {
+    let ranges = json!({"spec": {"loadBalancerSourceRanges": ["10.99.0.0/24"]}});
+    let objects = [
+        service("LoadBalancer", ranges),
+        slice6("s", vec![ep6("b1", "ready")]),
+    ];
+    let open = why(&objects, outside("n1"), tcp("2001:db8:113::1", 80));
+    assert!(
+        open.contains("loadBalancerSourceRanges has no ipv6 range"),
+        "{open}"
+    );
+    let six = json!({"spec": {"clusterIP": "fd00:96::10", "clusterIPs": ["fd00:96::10"]}});
+    let single = why(
+        &[service("LoadBalancer", six)],
+        outside("n1"),
+        tcp(EXTERNAL_IP, 80),
+    );
+    assert!(
+        single.contains("does not exist in the family ipv4"),
+        "{single}"
+    );
+}

@@ -30,12 +30,7 @@ impl Changes {
 
     /// Whether nothing changes.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// How many elements are touched.
-    pub fn len(&self) -> usize {
-        self.add.len() + self.replace.len() + self.remove.len()
+        self.add.is_empty() && self.replace.is_empty() && self.remove.is_empty()
     }
 
     /// Brings the elements into the order in which no intermediate state is wrong, in case one transaction cannot hold them: additions by

@@ -189,15 +189,16 @@ impl SetKind {
     }
 
     /// The place in the order of additions; removals go the other way round.
-    pub fn rank(self) -> u8 {
-        match self {
+    pub fn rank(self) -> usize {
+        let place = match self {
             // Recording an affinity that nobody looks up yet does no harm.
-            Self::Sticky(_) => 9,
-            other => Self::FIXED
-                .iter()
-                .position(|kind| *kind == other)
-                .map_or(0, |at| if at >= 9 { at + 1 } else { at }) as u8,
-        }
+            Self::Sticky(_) => Self::Masquerade,
+            other => other,
+        };
+        Self::FIXED
+            .iter()
+            .position(|kind| *kind == place)
+            .unwrap_or_default()
     }
 }
 

@@ -13,3 +13,6 @@ pub use self::{
     rule::{BaseHook, Chain, Field, Rule, Statement},
     text::{digest, element_block, element_text, layout_text, render, rule_text},
 };
+
+#[cfg(test)]
+mod tests;

@@ -58,7 +58,7 @@ pub fn render<'a>(elements: impl IntoIterator<Item = &'a Element>) -> String {
         .filter(|set| matches!(set.kind, SetKind::Sticky(_)))
         .collect();
     let mut out = layout_text(&chains, &sticky);
-    let mut by_set: BTreeMap<(u8, SetId), Vec<&Element>> = BTreeMap::new();
+    let mut by_set: BTreeMap<(usize, SetId), Vec<&Element>> = BTreeMap::new();
     for element in elements {
         by_set
             .entry((element.set.kind.rank(), element.set))

@@ -218,7 +218,25 @@ proptest! {
                     state.set_surroundings(new);
                 }
                 Step::Sync => {
-                    table.apply(&state.sync().changes);
+                    let flows = state.udp();
+                    let owner = |state: &State, frontend: &Frontend| state.owner(frontend).cloned();
+                    let owners: HashMap<_, _> = flows.keys().map(|f| (*f, owner(&state, f))).collect();
+                    let work = state.sync();
+                    table.apply(&work.changes);
+                    // UDP flows are looked at where a frontend changed, and nowhere else.
+                    let now = state.udp();
+                    let nobody = HashSet::new();
+                    for frontend in flows.keys().chain(now.keys()) {
+                        let (before, after) = (flows.get(frontend), now.get(frontend));
+                        match work.udp.get(frontend) {
+                            Some(told) => prop_assert_eq!(told, after.unwrap_or(&nobody)),
+                            None => prop_assert_eq!(before, after),
+                        }
+                    }
+                    for frontend in work.udp.keys() {
+                        let moved = owners.get(frontend) != Some(&owner(&state, frontend));
+                        prop_assert!(moved || flows.get(frontend) != now.get(frontend), "{frontend:?}");
+                    }
                     let mut scratch = State::new(around.clone());
                     for (number, service) in &services {
                         scratch.set_service(&service_key(*number), Some(service.clone()));
@@ -229,6 +247,15 @@ proptest! {
                     }
                     scratch.sync_first();
                     let expected = as_map(scratch.elements());
+                    for ((_, key), data) in &expected {
+                        if let (Key::Slot(_, frontend), Data::Endpoint(ip, port)) = (key, data)
+                            && frontend.protocol == Protocol::Udp
+                        {
+                            prop_assert!(now[frontend].contains(&(*ip, *port).into()));
+                        }
+                    }
+                    prop_assert_eq!(state.element_count(), expected.len());
+                    prop_assert_eq!(state.is_sticky(), services.values().any(|service| service.affinity.is_some()));
                     prop_assert_eq!(&table.0, &expected);
                     prop_assert_eq!(as_map(state.elements()), expected);
                     prop_assert_eq!(state.no_local_endpoints(), scratch.no_local_endpoints());
@@ -391,6 +418,89 @@ fn each_change_unsettles_and_costs_what_it_touches() {
         "an address",
     );
     assert_eq!(compiled, 1);
+}
+
+/// A Service without addresses leaves nothing in the kernel, but its health check node port has to go.
+#[test]
+fn a_removal_that_is_told_twice_still_counts() {
+    let (mut service, _) = exposed();
+    service.cluster_ips.clear();
+    service.health_check_node_port = Some(32000);
+    let mut state = State::new(Surroundings::default());
+    state.set_service(&service_key(0), Some(service));
+    assert!(state.sync().health);
+    assert_eq!(state.health().count(), 1);
+    assert!(state.set_service(&service_key(0), None));
+    assert!(!state.set_service(&service_key(0), None));
+    assert!(state.sync().health);
+    assert!(state.entries.is_empty() && state.health_services.is_empty());
+}
+
+/// Clients from outside stay with endpoints of this node where `externalTrafficPolicy` is `Local`.
+#[test]
+fn affinities_hold_where_a_client_is_served() {
+    let (mut service, mut slice) = exposed();
+    let (here, there) = (ip(true, 100), ip(true, 110));
+    service.affinity = Some(10);
+    service.external_ips = vec![ip(true, 2)];
+    service.external_local = true;
+    slice.endpoints = [(here, true), (there, false)]
+        .map(|(ip, local)| Endpoint {
+            ip,
+            local,
+            ..slice.endpoints[0].clone()
+        })
+        .into();
+    let node = ip(true, 0);
+    let mut state = State::new(Surroundings {
+        node: Node {
+            ips: vec![node],
+            pod_cidrs: vec!["10.0.0.96/28".parse().expect("a range")],
+            ..Node::default()
+        },
+        cluster_cidrs: vec!["10.0.0.0/24".parse().expect("a range")],
+        ..Surroundings::default()
+    });
+    state.set_service(&service_key(0), Some(service.clone()));
+    state.set_slice(&"default/e0".into(), Some(slice));
+    state.sync();
+
+    let frontend = |last, port| Frontend {
+        ip: ip(true, last),
+        protocol: Protocol::Tcp,
+        port,
+    };
+    let (cluster_ip, external_ip) = (frontend(1, 80), frontend(2, 80));
+    let (pod, outside) = (ip(true, 97), "192.0.2.1".parse().expect("an address"));
+    let rows = [
+        (pod, external_ip, (there, 8080), true),
+        (node, external_ip, (there, 8080), true),
+        (outside, external_ip, (there, 8080), false),
+        // A pod of another node, whose traffic comes from outside as well.
+        (ip(true, 200), external_ip, (there, 8080), false),
+        (outside, external_ip, (here, 8080), true),
+        (outside, cluster_ip, (there, 8080), true),
+        (pod, cluster_ip, (there, 8080), true),
+        // Nobody's endpoint, and nobody's frontend.
+        (pod, cluster_ip, (there, 8081), false),
+        (pod, frontend(1, 81), (there, 8080), false),
+    ];
+    let mut affinities = state.affinities();
+    for (client, frontend, endpoint, holds) in rows {
+        assert_eq!(
+            affinities.hold(client, &frontend, endpoint),
+            holds,
+            "{client} at {frontend:?} to {endpoint:?}"
+        );
+    }
+    service.affinity = None;
+    state.set_service(&service_key(0), Some(service));
+    let gone = state.sync().affinity;
+    assert!(gone.contains(&cluster_ip) && gone.contains(&external_ip));
+    let mut affinities = state.affinities();
+    for (client, frontend, endpoint, _) in rows {
+        assert!(!affinities.hold(client, &frontend, endpoint));
+    }
 }
 
 /// Two Services swap their node ports in one batch (kubernetes/kubernetes#128829): every element is replaced, none removed or added.
