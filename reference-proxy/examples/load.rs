@@ -96,7 +96,7 @@ fn main() -> std::io::Result<()> {
     println!(
         "compile   {:8.1} ms, {} elements, {:.0} MB",
         start.elapsed().as_secs_f64() * 1e3,
-        state.len(),
+        state.element_count(),
         resident_megabytes()
     );
 
