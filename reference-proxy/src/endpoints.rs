@@ -125,18 +125,17 @@ enum Hints {
 
 impl Hints {
     fn of<'a>(ready: impl Iterator<Item = &'a Endpoint>, zone: Option<&str>) -> Self {
-        let (mut any, mut all_nodes, mut all_zones) = (false, true, true);
+        let (mut all_nodes, mut all_zones) = (true, true);
         let (mut our_node, mut our_zone) = (false, false);
         for endpoint in ready {
-            any = true;
             all_nodes &= endpoint.for_this_node.is_some();
             our_node |= endpoint.for_this_node == Some(true);
             all_zones &= !endpoint.zones.is_empty();
             our_zone |= in_zone(endpoint, zone);
         }
-        if any && all_nodes && our_node {
+        if all_nodes && our_node {
             Self::Node
-        } else if any && all_zones && our_zone {
+        } else if all_zones && our_zone {
             Self::Zone
         } else {
             Self::Ignored
@@ -155,3 +154,6 @@ impl Hints {
 fn in_zone(endpoint: &Endpoint, zone: Option<&str>) -> bool {
     zone.is_some_and(|zone| endpoint.zones.iter().any(|hint| **hint == *zone))
 }
+
+#[cfg(test)]
+mod tests;
