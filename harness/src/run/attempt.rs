@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -51,6 +51,8 @@ pub struct Attempt<'a> {
     pub(super) pressed: BTreeMap<String, u32>,
     /// Frontends and endpoints that exist or existed in this attempt.
     pub(super) former: Former,
+    /// Addresses that faults put on nodes.
+    pub(super) held: BTreeSet<IpAddr>,
     /// What the candidate may know of the objects.
     pub(super) mixtures: Mixtures,
     /// Sweeps made so far.
@@ -139,6 +141,7 @@ impl<'a> Attempt<'a> {
             starving: BTreeMap::new(),
             pressed: BTreeMap::new(),
             former: Former::default(),
+            held: BTreeSet::new(),
             mixtures: Mixtures::default(),
             sweeps: 0,
             neighbour: None,

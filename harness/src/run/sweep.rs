@@ -94,11 +94,13 @@ fn pick<T>(list: &[T], turn: usize) -> Option<&T> {
     (!list.is_empty()).then(|| &list[turn % list.len()])
 }
 
-/// The cells of one sweep, without those in `seen`, which somebody has just looked at. `turn` is another number in every sweep.
+/// The cells of one sweep, without those in `seen`, which somebody has just looked at. `held` are addresses of Services that a node has on an
+/// interface just now. `turn` is another number in every sweep.
 pub fn cells(
     stage: &Stage,
     cluster: &oracle::Cluster,
     former: &Former,
+    held: &BTreeSet<IpAddr>,
     turn: usize,
     seen: &BTreeSet<(String, Destination)>,
 ) -> Vec<Cell> {
@@ -141,7 +143,7 @@ pub fn cells(
         };
         asked.push((from, to));
     }
-    let nearby = nearby(cluster, &frontends, &current, turn);
+    let nearby = nearby(cluster, &frontends, &current, held, turn);
     for (index, (destination, owner, why)) in sample(&nearby, turn) {
         let mut from: Vec<From> = pick(&sources.pods, turn + index)
             .cloned()
@@ -196,6 +198,7 @@ fn nearby(
     cluster: &oracle::Cluster,
     frontends: &[Frontend],
     current: &BTreeSet<Destination>,
+    held: &BTreeSet<IpAddr>,
     turn: usize,
 ) -> Vec<(Destination, Option<String>, String)> {
     let mut found = Vec::new();
@@ -219,6 +222,11 @@ fn nearby(
                 .filter_map(|port| Some((port.port?, port.protocol))),
         )
         .collect();
+    let node_ports: BTreeSet<(u16, Protocol)> = frontends
+        .iter()
+        .filter(|frontend| frontend.kind == FrontendKind::NodePort)
+        .map(|frontend| (frontend.port, frontend.protocol))
+        .collect();
     for (index, (ip, frontend)) in addresses.iter().enumerate() {
         let other = match frontend.protocol {
             Protocol::Tcp => Protocol::Udp,
@@ -229,6 +237,8 @@ fn nearby(
             .copied()
             .chain([(frontend.port, other)])
             .filter(|(port, protocol)| !current.contains(&destination(*ip, *port, *protocol)))
+            // Which of a node's addresses serve NodePorts is the proxy's to choose (`nodePortAddresses`).
+            .filter(|port| !(held.contains(ip) && node_ports.contains(port)))
             .collect();
         let next = (frontend.port.saturating_add(1), frontend.protocol);
         let (port, protocol) = *pick(&free, turn + index).unwrap_or(&next);
@@ -316,7 +326,8 @@ steps:
 
     fn all(stage: &Stage, former: &Former, turn: usize) -> Vec<Cell> {
         let cluster = stage.oracle().unwrap();
-        cells(stage, &cluster, former, turn, &BTreeSet::new())
+        let (held, seen) = (BTreeSet::new(), BTreeSet::new());
+        cells(stage, &cluster, former, &held, turn, &seen)
     }
 
     #[test]
@@ -373,6 +384,31 @@ steps:
         }
     }
 
+    /// kube-proxy serves NodePorts on every address of a node in iptables mode, and on the primary ones in nftables mode.
+    #[test]
+    fn an_address_that_a_node_has_is_not_asked_for_node_ports() {
+        let stage = stage();
+        let cluster = stage.oracle().unwrap();
+        let external = oracle::frontends(&cluster)
+            .into_iter()
+            .find(|frontend| frontend.kind == FrontendKind::ExternalIp)
+            .unwrap();
+        let asked = |held: &BTreeSet<IpAddr>| {
+            let (former, seen) = (Former::default(), BTreeSet::new());
+            let ports = (0..12).flat_map(|turn| {
+                let cells = cells(&stage, &cluster, &former, held, turn, &seen);
+                cells.into_iter().map(|cell| cell.to.destination)
+            });
+            let ports = ports.filter(|to| to.ip == external.ip).map(|to| to.port);
+            ports.collect::<BTreeSet<u16>>()
+        };
+        let (routed, held) = (asked(&BTreeSet::new()), asked(&[external.ip].into()));
+        assert!(routed.contains(&30080), "{routed:?}");
+        assert!(!held.contains(&30080), "{held:?}");
+        // Everything else is asked as before.
+        assert!(held.contains(&8080), "{held:?}");
+    }
+
     #[test]
     fn former_frontends_are_asked_until_somebody_has_them_again() {
         let stage = stage();
@@ -407,7 +443,8 @@ steps:
             .iter()
             .map(|cell| (cell.from.label.clone(), cell.to.destination))
             .collect();
-        let again = super::cells(&stage, &cluster, &Former::default(), 0, &seen);
+        let (former, held) = (Former::default(), BTreeSet::new());
+        let again = super::cells(&stage, &cluster, &former, &held, 0, &seen);
         assert!(again.is_empty());
         let many: Vec<usize> = (0..1_000).collect();
         let turns: BTreeSet<usize> = (0..11)

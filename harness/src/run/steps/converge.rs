@@ -129,7 +129,8 @@ impl Attempt<'_> {
         // The first of an attempt differs from seed to seed, the following ones from each other.
         let turn = (self.seed % 64) as usize + self.sweeps;
         self.sweeps += 1;
-        let mut cells = sweep::cells(self.cluster.stage(), &model, &self.former, turn, &seen);
+        let stage = self.cluster.stage();
+        let mut cells = sweep::cells(stage, &model, &self.former, &self.held, turn, &seen);
         cells.retain(|cell| {
             feature(&cell.expectation.requirements)
                 .is_none_or(|feature| !self.cluster.lacks(feature))

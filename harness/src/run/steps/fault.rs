@@ -1,7 +1,7 @@
 //! The verb `fault`. What each does, in which dose, and what shows that it took effect is in [`crate::nemesis::table`]; one that had none must
 //! not count as survived.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use apiserver::FaultReport;
 use nix::sys::signal::Signal;
@@ -75,6 +75,11 @@ fn no_effect(which: Which, value: f64) -> String {
         row.effect.what,
         row.effect.seen
     )
+}
+
+/// The address without the length of its prefix.
+fn bare(address: &str) -> Option<IpAddr> {
+    address.split('/').next()?.parse().ok()
 }
 
 fn address(fault: &Fault) -> Result<&str, Stop> {
@@ -322,6 +327,9 @@ impl Attempt<'_> {
             }
             NodeFault::Address if spec.end => {
                 agent.address_del("lo", address(spec)?).await?;
+                if let Some(bare) = bare(address(spec)?) {
+                    self.held.remove(&bare);
+                }
                 Ok(())
             }
             NodeFault::Address | NodeFault::NetworkAddress => {
@@ -333,11 +341,12 @@ impl Attempt<'_> {
                     let added = self.cluster.world().add_address(node, address).await;
                     added.map_err(Stop::infra)?;
                 }
-                let bare = address.split('/').next().unwrap_or_default();
+                let bare = bare(address);
                 let listed = agent.dump(DumpKind::Addresses).await?;
                 let there = listed
                     .split(|c: char| c.is_whitespace() || c == '/')
-                    .any(|word| word == bare);
+                    .any(|word| bare.is_some_and(|ip| word.parse() == Ok(ip)));
+                self.held.extend(bare);
                 self.took(which, f64::from(there), there, true)
             }
             NodeFault::LinkChurn if spec.end => {
