@@ -15,6 +15,7 @@
 mod change;
 mod export;
 mod import;
+mod memory;
 mod prune;
 mod read;
 mod schema;
@@ -30,6 +31,7 @@ pub use change::{Change, Count, changes};
 pub use export::{EXPORT_FORMAT_VERSION, Export};
 pub use import::Imported;
 pub use prune::Pruned;
+pub(crate) use show::{change_words, minute, percent, sighting};
 pub use show::{candidate_text, case_text, clean_runs_text, flakes_text, runs_text};
 pub use trend::{
     ALPHA, CandidateTrend, CaseTrend, ChangePoint, CleanRuns, Flake, Point, RunRow, Sighting,
