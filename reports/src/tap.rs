@@ -13,6 +13,7 @@
 //!
 //! There are no subtests, so but for its first line the document is one of version 13 as well. Source: the specifications of TAP 13 and 14.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use crate::event::Verdict;
@@ -36,24 +37,25 @@ pub fn render(report: &Report) -> String {
         .filter(|case| !report.is_elsewhere(case))
         .collect();
     let trouble = trouble(report);
-    let mut text = String::from("TAP version 14\n");
+    let count = cases.len() + usize::from(trouble.is_some());
+    // Of a small shard, which is no failure; consumers want a reason for a plan of nothing.
+    let none = if count == 0 { " # SKIP every case belongs to another shard" } else { "" };
+    // Nothing may stand between the version and the plan, for some.
+    let mut text = format!("TAP version 14\n1..{count}{none}\n");
     let candidate = &report.candidate;
     let version = candidate.version.as_deref().unwrap_or("of unknown version");
+    let suite = format!(
+        "{}, profile {}, seed {}",
+        report.suite.version, report.options.profile, report.options.seed
+    );
     for (name, value) in [
         ("candidate", format!("{} {version}", candidate.name)),
         ("run", report.run_id.clone()),
-        (
-            "suite",
-            format!("{}, profile {}, seed {}", report.suite.version, report.options.profile, report.options.seed),
-        ),
+        ("suite", suite),
     ] {
         // A comment; what is in it cannot begin another line.
         let _ = writeln!(text, "# {name}: {}", one_line(&value));
     }
-    let count = cases.len() + usize::from(trouble.is_some());
-    // Of a small shard, which is no failure; consumers want a reason for a plan of nothing.
-    let none = if count == 0 { " # SKIP every case belongs to another shard" } else { "" };
-    let _ = writeln!(text, "1..{count}{none}");
     let mut number = 0;
     for case in cases {
         number += 1;
@@ -61,7 +63,7 @@ pub fn render(report: &Report) -> String {
     }
     if let Some(message) = trouble {
         let _ = writeln!(text, "not ok {} - the run is complete", number + 1);
-        diagnostic(&mut text, &[("message", vec![message])]);
+        diagnostic(&mut text, &[("message", message)]);
     }
     text
 }
@@ -96,13 +98,7 @@ fn point(text: &mut String, number: usize, report: &Report, case: &CaseResult) {
 }
 
 /// What a diagnostic says of a case that is no plain pass.
-fn facts(case: &CaseResult) -> Vec<(&'static str, Vec<String>)> {
-    let mut facts = vec![("verdict", vec![case.verdict.to_string()])];
-    let mut add = |name, values: Vec<String>| {
-        if !values.is_empty() {
-            facts.push((name, values));
-        }
-    };
+fn facts(case: &CaseResult) -> Vec<(&'static str, String)> {
     let first = |verdict| case.attempts_with(verdict).next();
     let failed = first(Verdict::Fail);
     let message = match case.verdict {
@@ -114,48 +110,37 @@ fn facts(case: &CaseResult) -> Vec<(&'static str, Vec<String>)> {
             .and_then(|attempt| attempt.failures.first())
             .map_or_else(String::new, |failure| failure.message.clone()),
     };
-    add("message", Some(message).filter(|message| !message.is_empty()).into_iter().collect());
-    add("rate", case.failure_rate.map(|rate| rate.words()).into_iter().collect());
-    add("claim", case.claim.iter().map(ToString::to_string).collect());
-    add(
-        "class",
-        case.classification.iter().map(|found| found.class.as_str().to_owned()).collect(),
-    );
-    if let Some(attempt) = failed {
-        let failures = attempt.failures.iter().take(MAX_LIST);
-        let told = failures.map(|failure| {
-            format!("{}: expected {}, got {}", failure.kind, failure.expected, failure.actual)
-        });
-        add("failures", told.collect());
-        let mut rules: Vec<String> = attempt
-            .failures
-            .iter()
-            .flat_map(|failure| failure.requirements.clone())
-            .collect();
-        rules.sort();
-        rules.dedup();
-        add("violates", rules);
-    }
-    let evidence = case.attempts.iter().filter_map(|attempt| attempt.evidence.clone());
-    add("evidence", evidence.take(MAX_LIST).collect());
+    let failures = failed.map_or(&[][..], |attempt| &attempt.failures);
+    let told = failures.iter().take(MAX_LIST).map(|failure| {
+        format!("{}, expected {}, got {}", failure.kind, failure.expected, failure.actual)
+    });
+    let violated: BTreeSet<&str> = failures
+        .iter()
+        .flat_map(|failure| failure.requirements.iter().map(String::as_str))
+        .collect();
+    let violated: Vec<&str> = violated.into_iter().collect();
+    let evidence = case.attempts.iter().filter_map(|attempt| attempt.evidence.as_deref());
+    let evidence: Vec<&str> = evidence.take(MAX_LIST).collect();
+    let class = case.classification.as_ref();
+    let mut facts = vec![
+        ("verdict", case.verdict.to_string()),
+        ("message", message),
+        ("rate", case.failure_rate.map_or_else(String::new, |rate| rate.words())),
+        ("claim", case.claim.as_ref().map_or_else(String::new, ToString::to_string)),
+        ("class", class.map_or_else(String::new, |found| found.class.as_str().to_owned())),
+        ("failures", told.collect::<Vec<_>>().join("; ")),
+        ("violates", violated.join(", ")),
+        ("evidence", evidence.join(", ")),
+    ];
+    facts.retain(|(_, value)| !value.is_empty());
     facts
 }
 
-/// A YAML block: one value as a string, several as a sequence of strings. Strings are in double quotes, as JSON has them.
-fn diagnostic(text: &mut String, facts: &[(&'static str, Vec<String>)]) {
+/// A YAML block. Every value is one string in double quotes, as JSON has them: of sequences, Perl's reader understands only some.
+fn diagnostic(text: &mut String, facts: &[(&'static str, String)]) {
     text.push_str("  ---\n");
-    for (name, values) in facts {
-        match values.as_slice() {
-            [value] => {
-                let _ = writeln!(text, "  {name}: {}", quoted(value));
-            }
-            values => {
-                let _ = writeln!(text, "  {name}:");
-                for value in values {
-                    let _ = writeln!(text, "    - {}", quoted(value));
-                }
-            }
-        }
+    for (name, value) in facts {
+        let _ = writeln!(text, "  {name}: {}", quoted(value));
     }
     text.push_str("  ...\n");
 }

@@ -6,7 +6,7 @@ use askama::Template;
 
 use super::data;
 use super::matrix::{self, Area, Column};
-use super::pairs::Pair;
+use super::pairs::{Pair, Part};
 use super::run::{Cell, Run, Signed, slug, words};
 use super::trends::Trends;
 use crate::history::{CandidateTrend, minute};
@@ -41,8 +41,6 @@ pub(crate) struct Site {
 /// What all pages begin with.
 struct Frame {
     site: Text,
-    /// The way to the top of the site.
-    root: &'static str,
     style: String,
     style_digest: String,
     script: &'static str,
@@ -50,11 +48,10 @@ struct Frame {
 }
 
 impl Frame {
-    fn new(site: &Site, root: &'static str, script: &'static str) -> Self {
+    fn new(site: &Site, script: &'static str) -> Self {
         let style = format!("{STYLE}{SITE_STYLE}");
         Self {
             site: Text::new(&site.title),
-            root,
             style_digest: digest(&style),
             style,
             script,
@@ -83,7 +80,6 @@ struct RunView {
     cases: String,
     took: String,
     attempts: u64,
-    flaky: u64,
     suite: Text,
     catalogue: Text,
     kernel: Text,
@@ -169,7 +165,6 @@ impl RunView {
             cases: words(&run.cases),
             took: run.took.clone(),
             attempts: run.attempts.total,
-            flaky: run.cases.flaky,
             suite: Text::new(&run.suite),
             catalogue: Text::short(&run.catalogue, 26),
             kernel: Text::new(&run.kernel),
@@ -311,6 +306,8 @@ struct HistoryRow {
 struct PairView<'a> {
     id: String,
     names: [Text; 2],
+    /// In what each of the two is worse than the other.
+    worse: [(Text, &'a [Part]); 2],
     runs: [&'a RunView; 2],
     pair: &'a Pair,
 }
@@ -376,14 +373,14 @@ impl Site {
                 rows,
             });
         }
-        let with_runs = |trend: &&CandidateTrend| {
+        let without_runs = |trend: &&CandidateTrend| {
             let has = |run: &Run| run.candidate == trend.candidate;
             !self.runs.iter().any(has)
         };
-        let others = self.trends.iter().filter(with_runs);
+        let others = self.trends.iter().filter(without_runs);
         let view = |at: &usize| RunView::of(&self.runs[*at]);
         let page = Index {
-            frame: Frame::new(self, "", INDEX_SCRIPT),
+            frame: Frame::new(self, INDEX_SCRIPT),
             summary: self.summary(),
             columns: self
                 .columns
@@ -434,7 +431,7 @@ impl Site {
         let own = |column: &&Column| self.runs[column.run].candidate == trend.candidate;
         let newest = self.columns.iter().find(own);
         let page = Candidate {
-            frame: Frame::new(self, "../", ""),
+            frame: Frame::new(self, ""),
             name: Text::new(&trend.candidate),
             newest: newest.map(|column| RunView::of(&self.runs[column.run])),
             runs: runs.collect(),
@@ -459,13 +456,14 @@ impl Site {
             PairView {
                 id: format!("{}..{}", columns[a].slug, columns[b].slug),
                 names: [name(a), name(b)],
+                worse: [(name(b), &pair.worse[0]), (name(a), &pair.worse[1])],
                 runs: [&columns[a], &columns[b]],
                 pair,
             }
         });
         let count = self.columns.len();
         let page = Compare {
-            frame: Frame::new(self, "", COMPARE_SCRIPT),
+            frame: Frame::new(self, COMPARE_SCRIPT),
             columns: &columns,
             pairs: pairs.collect(),
             all: count * count.saturating_sub(1) / 2,
