@@ -51,8 +51,10 @@ pub fn annotations(report: &Report) -> String {
     text
 }
 
+/// Whether it is a failure that nobody expected.
 fn is_red(report: &Report, case: &CaseResult) -> bool {
     match case.verdict {
+        _ if case.waived.is_some() => false,
         CaseVerdict::Fail => true,
         CaseVerdict::Flaky => !report.flakes_tolerated(),
         _ => false,
@@ -130,9 +132,15 @@ fn warnings(report: &Report) -> Vec<Annotation> {
     let one = |title: String, message: String| Annotation { title, message };
     let problems = report.problems.iter();
     let problems = problems.map(|problem| one("the run is incomplete".to_owned(), problem.clone()));
-    let flaky = report.cases_with(CaseVerdict::Flaky).filter(|case| !is_red(report, case));
-    let flaky = flaky.map(|case| {
-        one(format!("flaky, within the budget: {}", case.id), told_of(case))
+    let failing = report.cases.iter().filter(|case| {
+        matches!(case.verdict, CaseVerdict::Fail | CaseVerdict::Flaky) && !is_red(report, case)
+    });
+    let expected = failing.map(|case| match &case.waived {
+        Some(waiver) => {
+            let message = format!("{}\n{}", told_of(case), waiver.words());
+            one(format!("waived: {}", case.id), message)
+        }
+        None => one(format!("flaky, within the budget: {}", case.id), told_of(case)),
     });
     let undecided = report.cases_with(CaseVerdict::Undecided).map(|case| {
         let claim = case.claim.as_ref().map_or_else(String::new, ToString::to_string);
@@ -142,7 +150,7 @@ fn warnings(report: &Report) -> Vec<Annotation> {
         let attempts = plural(group.attempts, "attempt");
         one(format!("trouble with the machine or the harness in {attempts}"), group.reason.clone())
     });
-    problems.chain(flaky).chain(undecided).chain(infra).collect()
+    problems.chain(expected).chain(undecided).chain(infra).collect()
 }
 
 /// `::error title=...::...`, in a line that nothing in it can break out of.

@@ -127,6 +127,7 @@ fn facts(case: &CaseResult) -> Vec<(&'static str, String)> {
         ("message", message),
         ("rate", case.failure_rate.map_or_else(String::new, |rate| rate.words())),
         ("claim", case.claim.as_ref().map_or_else(String::new, ToString::to_string)),
+        ("waived", case.waived.as_ref().map_or_else(String::new, |waiver| waiver.words())),
         ("class", class.map_or_else(String::new, |found| found.class.as_str().to_owned())),
         ("failures", told.collect::<Vec<_>>().join("; ")),
         ("violates", violated.join(", ")),

@@ -71,6 +71,17 @@ fn a_flake_within_the_budget_is_a_warning() {
 }
 
 #[test]
+fn a_waived_failure_is_a_warning_with_its_reason() {
+    let mut run = Run::new(1);
+    run.case("broken[ipv4]", &["SVC-1"], &[Fail]);
+    run.start.waivers = vec![fixture::waiver("broken[ipv4]", 2027)];
+    let told = read(&annotations(&run.report()));
+    assert_eq!(told.len(), 1);
+    assert_eq!((told[0].0.as_str(), told[0].1.as_str()), ("warning", "waived: broken[ipv4]"));
+    assert!(told[0].2.ends_with("@somebody, until 2027-12-31)"), "{told:?}");
+}
+
+#[test]
 fn what_is_beyond_the_limit_is_counted() {
     let mut run = Run::new(2);
     for n in 0..25 {

@@ -408,7 +408,7 @@ fn parts_of_a_run_are_marked_and_do_not_hide_whole_ones() {
     let index = words(&text(&out, "index.html"));
     assert!(index.contains("A part of it passes , profile core"), "{index}");
     assert!(index.contains("Partial only cases that match \"reach*\" were to be run."));
-    assert!(index.contains("core not shown by a part of a run: 1 of 1 cases pass"));
+    assert!(index.contains("core not shown by this run: 1 of 1 cases pass"));
     assert!(!index.contains("Conformant"), "{index}");
 
     let mut shard = of("steady-proxy", "1.0", "shard", 2);
@@ -428,9 +428,9 @@ fn parts_of_a_run_are_marked_and_do_not_hide_whole_ones() {
     let index = words(&text(&out, "index.html"));
     // The whole run has the column, and what came after it is told, the newest first.
     assert!(index.contains("✓ steady-proxy 1.0 Conformant , profile core and extended"), "{index}");
-    let newer = "Newer, and only a part Not conformant , 2026-11-07 00:00";
+    let newer = "Newer, and no whole run Not conformant , 2026-11-07 00:00";
     let at = index.find(newer).unwrap();
-    assert!(index[at..].contains("Newer, and only a part Shard passed , 2026-11-06"), "{index}");
+    assert!(index[at..].contains("Newer, and no whole run Shard passed , 2026-11-06"), "{index}");
     assert_eq!(text(&out, "index.html").matches("<th scope=\"col\"").count(), 2);
 }
 

@@ -75,7 +75,7 @@ struct RunView {
     title: &'static str,
     mark: Mark,
     tone: &'static str,
-    limits: Vec<Text>,
+    limits: Vec<(&'static str, Text)>,
     signed: SignedView,
     cases: String,
     took: String,
@@ -86,6 +86,8 @@ struct RunView {
     provider: Text,
     levels: Vec<LevelView>,
     skips: Vec<(Text, u64)>,
+    waived: Option<Text>,
+    waivers: Vec<(Text, &'static str, Text)>,
 }
 
 struct SignedView {
@@ -109,6 +111,9 @@ impl RunView {
         let whole = run.is_whole();
         let (tone, glyph) = looks(run.conclusion, !whole);
         let title = match run.conclusion {
+            Conclusion::Conformant if run.limits.iter().all(|limit| limit.title == "No canaries") && !whole => {
+                "Passes, without canaries"
+            }
             Conclusion::Conformant if !whole => "A part of it passes",
             conclusion => conclusion.title(),
         };
@@ -128,7 +133,7 @@ impl RunView {
             says: match (level.reached, whole) {
                 (true, _) => "conformant",
                 (false, true) => "not reached",
-                (false, false) => "not shown by a part of a run",
+                (false, false) => "not shown by this run",
             },
             passed: level.cases.pass,
             of: level.cases.total,
@@ -139,12 +144,17 @@ impl RunView {
                 _ => level.supported.iter().map(|area| Text::new(area)).collect(),
             },
         };
-        let mut limits: Vec<Text> = run.limits.iter().map(|limit| Text::short(limit, 300)).collect();
-        let more = limits.len().saturating_sub(MAX_LIST);
-        limits.truncate(MAX_LIST);
+        let limits = run.limits.iter().take(MAX_LIST);
+        let mut limits: Vec<(&'static str, Text)> = limits
+            .map(|limit| (limit.title, Text::short(&limit.text, 300)))
+            .collect();
+        let more = run.limits.len() - limits.len();
         if more > 0 {
-            limits.push(Text::new(&format!("and {more} more problems")));
+            limits.push(("Incomplete", Text::new(&format!("and {more} more problems"))));
         }
+        let waivers = run.waivers.iter().take(MAX_LIST).map(|(about, state, words)| {
+            (Text::short(about, 200), *state, Text::short(words, 400))
+        });
         let skips = run.skips.iter().take(MAX_LIST);
         Self {
             slug: run.slug.clone(),
@@ -171,6 +181,8 @@ impl RunView {
             provider: Text::new(&run.provider),
             levels: run.levels.iter().map(level).collect(),
             skips: skips.map(|(why, count)| (Text::short(why, 300), *count)).collect(),
+            waived: run.waived.as_deref().map(Text::new),
+            waivers: waivers.collect(),
         }
     }
 }
@@ -234,12 +246,16 @@ impl CellView {
             _ => false,
         };
         let words = occurring.iter().map(|(mark, count)| format!("{count} {}", mark.word));
+        let mut words: Vec<String> = match plain {
+            true => Vec::new(),
+            false => words.collect(),
+        };
+        if cell.waived > 0 {
+            words.push(format!("{} waived", cell.waived));
+        }
         Self {
             mark: cell.verdict.into(),
-            more: match plain {
-                true => String::new(),
-                false => words.collect::<Vec<_>>().join(", "),
-            },
+            more: words.join(", "),
         }
     }
 }

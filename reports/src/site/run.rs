@@ -7,7 +7,8 @@ use sha2::{Digest as _, Sha256};
 use crate::html::areas::with_rules;
 use crate::html::text::{Text, duration, plural};
 use crate::model::{AttemptCounts, CaseResult, CaseVerdict, Conclusion, Counts, Rate, Report};
-use crate::model::{GroupSummary, RequirementResult};
+use crate::model::{GroupSummary, RequirementResult, canary_sentence};
+use crate::waiver;
 
 /// Who stands for a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +49,7 @@ pub(crate) struct Run {
     pub profile: String,
     pub conclusion: Conclusion,
     /// Why it is not a whole run; empty for one that is.
-    pub limits: Vec<String>,
+    pub limits: Vec<Limit>,
     pub signed: Signed,
     pub cases: Counts,
     pub attempts: AttemptCounts,
@@ -59,9 +60,21 @@ pub(crate) struct Run {
     pub areas: BTreeMap<String, Cell>,
     /// Why cases were skipped, with how many of them, the most first.
     pub skips: Vec<(String, u64)>,
+    /// How many failing cases are waived, in a sentence.
+    pub waived: Option<String>,
+    /// The waivers: what each is about, what it does, and who let it through why.
+    pub waivers: Vec<(String, &'static str, String)>,
     pub results: BTreeMap<String, Brief>,
     /// What the candidate does where it may choose: values in their order.
     pub choices: BTreeMap<String, Vec<String>>,
+}
+
+/// Why a run is not the whole story.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Limit {
+    /// What kind of limit it is, in a word or two.
+    pub title: &'static str,
+    pub text: String,
 }
 
 /// A verdict and what it is made of.
@@ -69,6 +82,8 @@ pub(crate) struct Run {
 pub(crate) struct Cell {
     pub verdict: CaseVerdict,
     pub cases: Counts,
+    /// Failing cases among them that are waived, which changes no verdict.
+    pub waived: u64,
 }
 
 impl Cell {
@@ -119,6 +134,7 @@ impl Run {
             let cell = Cell {
                 verdict: with_rules(verdict, rules),
                 cases: of_area.map(|area| area.cases).unwrap_or_default(),
+                waived: waived(report, |case| case.area == **name),
             };
             ((*name).to_owned(), cell)
         });
@@ -126,6 +142,7 @@ impl Run {
             let cell = Cell {
                 verdict: requirement.verdict,
                 cases: requirement.cases,
+                waived: waived(report, |case| case.requirements.contains(&requirement.id)),
             };
             (requirement.id.clone(), cell)
         });
@@ -156,12 +173,14 @@ impl Run {
             requirements: requirements.collect(),
             areas: areas.collect(),
             skips: skips(report),
+            waived: waiver::sentence(&report.cases),
+            waivers: waivers(report),
             results: results.collect(),
             choices: choices.collect(),
         }
     }
 
-    /// Whether all of the run is there and nothing was left out on purpose.
+    /// Whether all of the run is there, nothing was left out on purpose, and it is shown that it would have noticed a bad proxy.
     pub fn is_whole(&self) -> bool {
         self.limits.is_empty()
     }
@@ -187,6 +206,19 @@ impl Run {
     }
 }
 
+fn waived(report: &Report, which: impl Fn(&CaseResult) -> bool) -> u64 {
+    let waived = report.cases.iter().filter(|case| case.waived.is_some());
+    waived.filter(|case| which(case)).count() as u64
+}
+
+fn waivers(report: &Report) -> Vec<(String, &'static str, String)> {
+    let all = report.waivers.iter().map(|result| {
+        let waiver = &result.waiver;
+        (waiver.subject(), result.state.as_str(), waiver.words())
+    });
+    all.collect()
+}
+
 fn brief(case: &CaseResult) -> Brief {
     Brief {
         verdict: case.verdict,
@@ -195,18 +227,28 @@ fn brief(case: &CaseResult) -> Brief {
 }
 
 /// What keeps a report from being the whole story.
-fn limits(report: &Report) -> Vec<String> {
-    let mut limits = report.problems.clone();
+fn limits(report: &Report) -> Vec<Limit> {
+    let limit = |title, text: String| Limit { title, text };
+    let problems = report.problems.iter();
+    let mut limits: Vec<Limit> = problems
+        .map(|problem| limit("Incomplete", problem.clone()))
+        .collect();
     if let Some(shard) = report.options.shard {
-        limits.push(format!("it is shard {} of {}", shard.index, shard.of));
+        let text = format!("it is shard {} of {}", shard.index, shard.of);
+        limits.push(limit("Partial", text));
     }
     if let Some(filter) = &report.options.filter {
-        limits.push(format!("only cases that match {filter:?} were to be run"));
+        let text = format!("only cases that match {filter:?} were to be run");
+        limits.push(limit("Partial", text));
+    }
+    if report.options.canaries.is_empty() {
+        let text = canary_sentence(&report.options, &report.canaries);
+        limits.push(limit("No canaries", text));
     }
     limits
 }
 
-fn level(report: &Report, level: &GroupSummary, limits: &[String]) -> Level {
+fn level(report: &Report, level: &GroupSummary, limits: &[Limit]) -> Level {
     let cases = &level.cases;
     let against = cases.fail + cases.infra + cases.undecided + cases.not_run;
     let flaky = cases.flaky > 0 && !report.flakes_tolerated();

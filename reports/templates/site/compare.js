@@ -60,7 +60,7 @@
     }
     for (const column of new Set([one, two])) {
       if (!data.columns[column].whole) {
-        notes.push(element('p', data.columns[column].name + ' is only a part of a run: what it does not say may be different.', { class: 'limit' }));
+        notes.push(element('p', data.columns[column].name + ' is no whole run: what it does not say may be different.', { class: 'limit' }));
       }
     }
     const links = [one, two].map((at) => element('a', 'Report of ' + data.columns[at].name, { href: data.columns[at].report }));
