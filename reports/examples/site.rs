@@ -16,18 +16,78 @@ use Verdict::{Fail, Pass};
 
 /// Id, area, level, rule.
 const RULES: [(&str, &str, &str, &str); 12] = [
-    ("SVC-CIP-1", "clusterip", "core", "A service proxy MUST deliver new connections from a pod to a Service's ClusterIP to one of its usable endpoints, and to nobody else."),
-    ("SVC-CIP-2", "clusterip", "core", "A service proxy MUST NOT change the source address of connections from pods to a ClusterIP."),
-    ("SVC-NOEP-1", "clusterip", "core", "A service proxy MUST refuse or drop connections to a Service without endpoints."),
-    ("SVC-NP-1", "nodeport", "core", "A service proxy MUST serve NodePorts on every node address that it is configured for."),
-    ("SVC-NP-2", "nodeport", "core", "A service proxy MUST deliver to endpoints on other nodes with externalTrafficPolicy: Cluster."),
-    ("EP-1", "endpoints", "core", "A service proxy MUST use all ready endpoints of all EndpointSlices of a Service."),
-    ("EP-2", "endpoints", "core", "A service proxy MUST stop using endpoints that are not ready."),
-    ("UDP-1", "udp", "core", "A service proxy MUST remove connection tracking entries of UDP endpoints that are gone."),
-    ("UDP-2", "udp", "core", "A service proxy MUST keep UDP flows to endpoints that stay."),
-    ("AFF-1", "affinity", "extended", "A service proxy SHOULD keep a client on its endpoint with sessionAffinity: ClientIP."),
-    ("TOP-1", "topology", "extended", "A service proxy SHOULD prefer endpoints with hints for its zone."),
-    ("SCTP-1", "sctp", "extended", "A service proxy SHOULD deliver SCTP associations."),
+    (
+        "SVC-CIP-1",
+        "clusterip",
+        "core",
+        "A service proxy MUST deliver new connections from a pod to a Service's ClusterIP to one of its usable endpoints, and to nobody else.",
+    ),
+    (
+        "SVC-CIP-2",
+        "clusterip",
+        "core",
+        "A service proxy MUST NOT change the source address of connections from pods to a ClusterIP.",
+    ),
+    (
+        "SVC-NOEP-1",
+        "clusterip",
+        "core",
+        "A service proxy MUST refuse or drop connections to a Service without endpoints.",
+    ),
+    (
+        "SVC-NP-1",
+        "nodeport",
+        "core",
+        "A service proxy MUST serve NodePorts on every node address that it is configured for.",
+    ),
+    (
+        "SVC-NP-2",
+        "nodeport",
+        "core",
+        "A service proxy MUST deliver to endpoints on other nodes with externalTrafficPolicy: Cluster.",
+    ),
+    (
+        "EP-1",
+        "endpoints",
+        "core",
+        "A service proxy MUST use all ready endpoints of all EndpointSlices of a Service.",
+    ),
+    (
+        "EP-2",
+        "endpoints",
+        "core",
+        "A service proxy MUST stop using endpoints that are not ready.",
+    ),
+    (
+        "UDP-1",
+        "udp",
+        "core",
+        "A service proxy MUST remove connection tracking entries of UDP endpoints that are gone.",
+    ),
+    (
+        "UDP-2",
+        "udp",
+        "core",
+        "A service proxy MUST keep UDP flows to endpoints that stay.",
+    ),
+    (
+        "AFF-1",
+        "affinity",
+        "extended",
+        "A service proxy SHOULD keep a client on its endpoint with sessionAffinity: ClientIP.",
+    ),
+    (
+        "TOP-1",
+        "topology",
+        "extended",
+        "A service proxy SHOULD prefer endpoints with hints for its zone.",
+    ),
+    (
+        "SCTP-1",
+        "sctp",
+        "extended",
+        "A service proxy SHOULD deliver SCTP associations.",
+    ),
 ];
 
 fn of(candidate: &str, version: &str, id: &str, profile: &str) -> Run {
@@ -66,17 +126,33 @@ fn fill(run: &mut Run, failures: impl Fn(&str) -> usize) {
                         if let reports::event::EventBody::AttemptFinished(finished) = body
                             && finished.case == id
                         {
-                            finished.failures.iter_mut().for_each(|f| f.requirements = vec![rule.into()]);
+                            finished
+                                .failures
+                                .iter_mut()
+                                .for_each(|f| f.requirements = vec![rule.into()]);
                         }
                     }
                 }
             }
-            run.start.cases.last_mut().expect("it was just planned").level = level.into();
+            run.start
+                .cases
+                .last_mut()
+                .expect("it was just planned")
+                .level = level.into();
         }
     }
-    let choice = if run.start.candidate.name == "steady-proxy" { "refused" } else { "dropped" };
+    let choice = if run.start.candidate.name == "steady-proxy" {
+        "refused"
+    } else {
+        "dropped"
+    };
     let first = run.start.cases[0].id.clone();
-    run.characteristic(&first, "no-local-endpoints", choice, "What happens to traffic with internalTrafficPolicy: Local and no endpoint.");
+    run.characteristic(
+        &first,
+        "no-local-endpoints",
+        choice,
+        "What happens to traffic with internalTrafficPolicy: Local and no endpoint.",
+    );
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -84,7 +160,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runs = root.join("runs");
     let key = PrivateKey::generate()?;
     for (day, version) in [(1, "v1.0.0"), (10, "v1.1.0"), (20, "v1.2.0")] {
-        let mut run = of("steady-proxy", version, &format!("steady-{day}"), "extended");
+        let mut run = of(
+            "steady-proxy",
+            version,
+            &format!("steady-{day}"),
+            "extended",
+        );
         fill(&mut run, |_| 0);
         let dir = keep(&runs.join(format!("steady-{day}")), day, &run);
         reports::sign::sign(&dir, &reports::read(&dir)?, &key, Some("Jane Doe"))?;
@@ -96,7 +177,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         _ => 0,
     });
     keep(&runs.join("broken"), 19, &broken);
-    for (day, rate) in [0, 0, 1, 0, 0, 0, 2, 6, 4, 7, 5, 6, 3, 5].into_iter().enumerate() {
+    for (day, rate) in [0, 0, 1, 0, 0, 0, 2, 6, 4, 7, 5, 6, 3, 5]
+        .into_iter()
+        .enumerate()
+    {
         let mut run = of("nervous-proxy", "v2.4.0", &format!("nervous-{day}"), "core");
         if day >= 6 {
             run.start.candidate.version = Some("v2.5.0".into());
@@ -121,6 +205,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let found = site::find(&[runs])?;
     let written = site::write(&found.places, &options, &root.join("site"))?;
-    println!("{} runs: {}", written.runs, root.join("site/index.html").display());
+    println!(
+        "{} runs: {}",
+        written.runs,
+        root.join("site/index.html").display()
+    );
     Ok(())
 }

@@ -122,8 +122,15 @@ fn told_of(case: &CaseResult) -> String {
     let failure = failed.find_map(|attempt| attempt.failures.first());
     let message = failure.map_or("no failure was recorded", |failure| &failure.message);
     let mut lines = vec![shortened(message, MAX_MESSAGE / 2)];
-    lines.extend(case.failure_rate.filter(|rate| rate.of > 1).map(|rate| rate.words()));
-    let evidence = case.attempts.iter().find_map(|attempt| attempt.evidence.as_ref());
+    lines.extend(
+        case.failure_rate
+            .filter(|rate| rate.of > 1)
+            .map(|rate| rate.words()),
+    );
+    let evidence = case
+        .attempts
+        .iter()
+        .find_map(|attempt| attempt.evidence.as_ref());
     lines.extend(evidence.map(|path| format!("evidence: {path}")));
     lines.join("\n")
 }
@@ -140,22 +147,37 @@ fn warnings(report: &Report) -> Vec<Annotation> {
             let message = format!("{}\n{}", told_of(case), waiver.words());
             one(format!("waived: {}", case.id), message)
         }
-        None => one(format!("flaky, within the budget: {}", case.id), told_of(case)),
+        None => one(
+            format!("flaky, within the budget: {}", case.id),
+            told_of(case),
+        ),
     });
     let undecided = report.cases_with(CaseVerdict::Undecided).map(|case| {
-        let claim = case.claim.as_ref().map_or_else(String::new, ToString::to_string);
+        let claim = case
+            .claim
+            .as_ref()
+            .map_or_else(String::new, ToString::to_string);
         one(format!("undecided: {}", case.id), claim)
     });
     let infra = report.infra_groups.iter().map(|group| {
         let attempts = plural(group.attempts, "attempt");
-        one(format!("trouble with the machine or the harness in {attempts}"), group.reason.clone())
+        one(
+            format!("trouble with the machine or the harness in {attempts}"),
+            group.reason.clone(),
+        )
     });
-    problems.chain(expected).chain(undecided).chain(infra).collect()
+    problems
+        .chain(expected)
+        .chain(undecided)
+        .chain(infra)
+        .collect()
 }
 
 /// `::error title=...::...`, in a line that nothing in it can break out of.
 fn command_line(command: &str, title: &str, message: &str) -> String {
-    let property = data(&shortened(title, MAX_TITLE)).replace(':', "%3A").replace(',', "%2C");
+    let property = data(&shortened(title, MAX_TITLE))
+        .replace(':', "%3A")
+        .replace(',', "%2C");
     let message = data(&shortened(message, MAX_MESSAGE));
     format!("::{command} title={property}::{message}\n")
 }

@@ -23,7 +23,10 @@ fn a_run_is_rendered_in_every_format() {
         ("badge", "<svg ", "flaky, 1 case"),
     ] {
         let finished = run(root, &["render", "run", "--format", format]).exits(0);
-        assert!(finished.stdout.starts_with(starts), "{format}: {finished:?}");
+        assert!(
+            finished.stdout.starts_with(starts),
+            "{format}: {finished:?}"
+        );
         assert!(finished.stdout.contains(holds), "{format}: {finished:?}");
     }
     run(root, &["render", "nowhere", "--format", "tap"])
@@ -40,7 +43,15 @@ fn tap_is_written_on_request() {
     let directory = directory();
     let root = directory.path();
     write(root, "one.yaml", &scenario("30s", ""));
-    let args = ["run", "one.yaml", "--filter", "family=ipv4", "--tap", "--out", "out"];
+    let args = [
+        "run",
+        "one.yaml",
+        "--filter",
+        "family=ipv4",
+        "--tap",
+        "--out",
+        "out",
+    ];
     let finished = run(root, &args).exits(0);
     assert!(finished.stdout.contains("report.tap"), "{finished:?}");
     let tap = fs::read_to_string(root.join("out/report.tap")).unwrap();

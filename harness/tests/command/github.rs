@@ -48,7 +48,10 @@ fn a_failure_is_annotated_and_in_the_summary_of_the_step() {
         told[0].starts_with("::error title=fails%3A one-endpoint[ipv4]::"),
         "{told:?}"
     );
-    assert!(told[0].ends_with("%0Aevidence: cases/one-endpoint[ipv4]/1"), "{told:?}");
+    assert!(
+        told[0].ends_with("%0Aevidence: cases/one-endpoint[ipv4]/1"),
+        "{told:?}"
+    );
     let summary = fs::read_to_string(root.join("summary.md")).unwrap();
     let report = fs::read_to_string(root.join("out/report.md")).unwrap();
     assert_eq!(summary, format!("# An earlier step\n{report}"));
@@ -62,7 +65,9 @@ fn elsewhere_nothing_is_said() {
     let directory = directory();
     let root = directory.path();
     let mut command = failing(root, &["run", "one.yaml", "--no-classify", "--out", "out"]);
-    command.env("GITHUB_ACTIONS", "false").env_remove("GITHUB_STEP_SUMMARY");
+    command
+        .env("GITHUB_ACTIONS", "false")
+        .env_remove("GITHUB_STEP_SUMMARY");
     let finished = finish(command).exits(1);
     assert_eq!(annotations(&finished), Vec::<&str>::new());
     let summary = fs::read_to_string(root.join("summary.md")).unwrap();
@@ -78,7 +83,9 @@ fn a_summary_that_cannot_be_written_changes_nothing() {
     let root = directory.path();
     let mut command = failing(root, &["run", "one.yaml", "--no-classify", "--out", "out"]);
     command.env("GITHUB_STEP_SUMMARY", root.join("no/such/place"));
-    let finished = finish(command).exits(1).says("warning: GITHUB_STEP_SUMMARY: ");
+    let finished = finish(command)
+        .exits(1)
+        .says("warning: GITHUB_STEP_SUMMARY: ");
     assert_eq!(annotations(&finished).len(), 1);
 }
 

@@ -50,7 +50,9 @@ fn a_site_is_written_over_result_directories() {
         .exits(2)
         .says("runs: it is neither empty nor an earlier site");
     fs::write(root.join("runs/2/events.jsonl"), "{}\n").unwrap();
-    site(&["runs", "--out", "site"]).exits(2).says("error: runs/2: ");
+    site(&["runs", "--out", "site"])
+        .exits(2)
+        .says("error: runs/2: ");
     site(&["runs/1", "--history", "none.sqlite"])
         .exits(2)
         .says("there is no history");

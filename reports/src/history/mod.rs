@@ -31,8 +31,8 @@ pub use change::{Change, Count, changes};
 pub use export::{EXPORT_FORMAT_VERSION, Export};
 pub use import::Imported;
 pub use prune::Pruned;
-pub(crate) use show::{change_words, minute, percent, sighting};
 pub use show::{candidate_text, case_text, clean_runs_text, flakes_text, runs_text};
+pub(crate) use show::{change_words, minute, percent, sighting};
 pub use trend::{
     ALPHA, CandidateTrend, CaseTrend, ChangePoint, CleanRuns, Flake, Point, RunRow, Sighting,
     SignatureTrend, VersionRate,
