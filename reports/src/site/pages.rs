@@ -323,7 +323,7 @@ struct PairView<'a> {
     id: String,
     names: [Text; 2],
     /// In what each of the two is worse than the other.
-    worse: [(Text, &'a [Part]); 2],
+    worse: [(Text, &'a [Part], Option<&'a Text>); 2],
     runs: [&'a RunView; 2],
     pair: &'a Pair,
 }
@@ -472,7 +472,8 @@ impl Site {
             PairView {
                 id: format!("{}..{}", columns[a].slug, columns[b].slug),
                 names: [name(a), name(b)],
-                worse: [(name(b), &pair.worse[0]), (name(a), &pair.worse[1])],
+                worse: [(b, 0), (a, 1)]
+                    .map(|(end, at)| (name(end), &pair.worse[at][..], pair.pace[at].as_ref())),
                 runs: [&columns[a], &columns[b]],
                 pair,
             }

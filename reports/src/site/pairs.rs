@@ -28,6 +28,8 @@ pub(crate) struct Pair {
     pub more_rules: usize,
     /// What is worse in the second than in the first, and the other way round.
     pub worse: [Vec<Part>; 2],
+    /// Whether everything takes longer in the second than in the first, and the other way round.
+    pub pace: [Option<Text>; 2],
     pub choices: Vec<(Text, [Text; 2])>,
 }
 
@@ -105,6 +107,7 @@ impl Pair {
             more_rules,
             choices: choices.take(MAX_LIST).collect(),
             worse: [parts(&there), parts(&back)],
+            pace: [&there, &back].map(|found| found.pace_words().as_deref().map(Text::new)),
         }
     }
 
