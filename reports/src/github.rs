@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use crate::event::Verdict;
 use crate::markdown::plural;
 use crate::model::{CaseResult, CaseVerdict, Conclusion, Report};
-use crate::text::{shortened, visible};
+use crate::text::{one_line, shortened, visible};
 
 /// The summary of a step is refused as a whole when it is longer, in bytes.
 pub const MAX_SUMMARY: usize = 1 << 20;
@@ -175,7 +175,7 @@ fn warnings(report: &Report) -> Vec<Annotation> {
 
 /// `::error title=...::...`, in a line that nothing in it can break out of.
 fn command_line(command: &str, title: &str, message: &str) -> String {
-    let property = data(&shortened(title, MAX_TITLE))
+    let property = data(&shortened(&one_line(title), MAX_TITLE))
         .replace(':', "%3A")
         .replace(',', "%2C");
     let message = data(&shortened(message, MAX_MESSAGE));

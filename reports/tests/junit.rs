@@ -287,7 +287,7 @@ fn the_check_finds_what_is_wrong() {
     let xml = junit::render(&mixed().report());
     assert_eq!(check(&xml), Ok(()));
     for (from, to, what) in [
-        ("tests=\"8\"", "tests=\"9\"", "says"),
+        ("tests=\"", "tests=\"1", "says"),
         ("<failure ", "<failed ", "unknown element failed"),
         (" value=\"SVC-1\"", "", "property has no value"),
         ("<property name=\"title\"", "<property colour=\"red\" name=\"title\"", "attribute colour"),
@@ -295,7 +295,9 @@ fn the_check_finds_what_is_wrong() {
         ("<testsuite ", "loose text<testsuite ", "text in testsuites"),
         (" time=\"", " time=\"long ", "time"),
     ] {
-        let error = check(&xml.replacen(from, to, 1)).unwrap_err();
+        let changed = xml.replacen(from, to, 1);
+        assert_ne!(changed, xml, "{from} is not in {xml}");
+        let error = check(&changed).expect_err(from);
         assert!(error.contains(what), "{from}: {error}");
     }
 }
