@@ -2,7 +2,7 @@
 
 use super::matrix::{Area, Column, row};
 use super::run::Run;
-use crate::compare::{Changed, Comparison};
+use crate::compare::{Changed, Comparison, p_words};
 use crate::history::percent;
 use crate::html::Mark;
 use crate::html::text::Text;
@@ -177,14 +177,6 @@ pub(crate) fn rate_words(rate: Rate) -> String {
         percent(rate.low),
         percent(rate.high)
     )
-}
-
-fn p_words(p: f64) -> String {
-    if p >= 0.001 {
-        format!("{p:.3}")
-    } else {
-        format!("{p:.0e}")
-    }
 }
 
 /// How a verdict is written where a rule may not be in the catalogue at all.
