@@ -39,7 +39,11 @@ pub fn render(report: &Report) -> String {
     let trouble = trouble(report);
     let count = cases.len() + usize::from(trouble.is_some());
     // Of a small shard, which is no failure; consumers want a reason for a plan of nothing.
-    let none = if count == 0 { " # SKIP every case belongs to another shard" } else { "" };
+    let none = if count == 0 {
+        " # SKIP every case belongs to another shard"
+    } else {
+        ""
+    };
     // Nothing may stand between the version and the plan, for some.
     let mut text = format!("TAP version 14\n1..{count}{none}\n");
     let candidate = &report.candidate;
@@ -80,7 +84,9 @@ fn point(text: &mut String, number: usize, report: &Report, case: &CaseResult) {
     let ok = match case.verdict {
         CaseVerdict::Pass | CaseVerdict::Skip => true,
         CaseVerdict::Flaky => report.flakes_tolerated(),
-        CaseVerdict::Fail | CaseVerdict::Infra | CaseVerdict::Undecided | CaseVerdict::NotRun => false,
+        CaseVerdict::Fail | CaseVerdict::Infra | CaseVerdict::Undecided | CaseVerdict::NotRun => {
+            false
+        }
     };
     let word = if ok { "ok" } else { "not ok" };
     let _ = write!(text, "{word} {number} - {}", escaped(&case.id));
@@ -112,23 +118,46 @@ fn facts(case: &CaseResult) -> Vec<(&'static str, String)> {
     };
     let failures = failed.map_or(&[][..], |attempt| &attempt.failures);
     let told = failures.iter().take(MAX_LIST).map(|failure| {
-        format!("{}, expected {}, got {}", failure.kind, failure.expected, failure.actual)
+        format!(
+            "{}, expected {}, got {}",
+            failure.kind, failure.expected, failure.actual
+        )
     });
     let violated: BTreeSet<&str> = failures
         .iter()
         .flat_map(|failure| failure.requirements.iter().map(String::as_str))
         .collect();
     let violated: Vec<&str> = violated.into_iter().collect();
-    let evidence = case.attempts.iter().filter_map(|attempt| attempt.evidence.as_deref());
+    let evidence = case
+        .attempts
+        .iter()
+        .filter_map(|attempt| attempt.evidence.as_deref());
     let evidence: Vec<&str> = evidence.take(MAX_LIST).collect();
     let class = case.classification.as_ref();
     let mut facts = vec![
         ("verdict", case.verdict.to_string()),
         ("message", message),
-        ("rate", case.failure_rate.map_or_else(String::new, |rate| rate.words())),
-        ("claim", case.claim.as_ref().map_or_else(String::new, ToString::to_string)),
-        ("waived", case.waived.as_ref().map_or_else(String::new, |waiver| waiver.words())),
-        ("class", class.map_or_else(String::new, |found| found.class.as_str().to_owned())),
+        (
+            "rate",
+            case.failure_rate
+                .map_or_else(String::new, |rate| rate.words()),
+        ),
+        (
+            "claim",
+            case.claim
+                .as_ref()
+                .map_or_else(String::new, ToString::to_string),
+        ),
+        (
+            "waived",
+            case.waived
+                .as_ref()
+                .map_or_else(String::new, |waiver| waiver.words()),
+        ),
+        (
+            "class",
+            class.map_or_else(String::new, |found| found.class.as_str().to_owned()),
+        ),
         ("failures", told.collect::<Vec<_>>().join("; ")),
         ("violates", violated.join(", ")),
         ("evidence", evidence.join(", ")),

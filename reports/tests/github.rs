@@ -12,15 +12,22 @@ use Verdict::{Fail, Infra, Pass};
 /// The commands as the runner reads them: name, title, message.
 fn read(text: &str) -> Vec<(String, String, String)> {
     let decoded = |text: &str| {
-        text.replace("%0D", "\r").replace("%0A", "\n").replace("%25", "%")
+        text.replace("%0D", "\r")
+            .replace("%0A", "\n")
+            .replace("%25", "%")
     };
     text.lines()
         .map(|line| {
-            let rest = line.strip_prefix("::").unwrap_or_else(|| panic!("no command: {line:?}"));
+            let rest = line
+                .strip_prefix("::")
+                .unwrap_or_else(|| panic!("no command: {line:?}"));
             let (head, message) = rest.split_once("::").unwrap();
             let (name, title) = head.split_once(" title=").unwrap();
             let title = title.replace("%3A", ":").replace("%2C", ",");
-            assert!(!head.split_once('=').unwrap().1.contains([':', ',']), "{line:?}");
+            assert!(
+                !head.split_once('=').unwrap().1.contains([':', ',']),
+                "{line:?}"
+            );
             (name.to_owned(), decoded(&title), decoded(message))
         })
         .collect()
@@ -44,19 +51,36 @@ fn failures_are_errors_by_cause_and_trouble_is_a_warning() {
     run.case("slow[ipv4]", &["NP-1"], &[Infra; 2]);
     run.end = Some(FinishReason::Interrupted);
     let told = read(&annotations(&run.report()));
-    let brief: Vec<(&str, &str)> = told.iter().map(|(name, title, _)| (name.as_str(), title.as_str())).collect();
+    let brief: Vec<(&str, &str)> = told
+        .iter()
+        .map(|(name, title, _)| (name.as_str(), title.as_str()))
+        .collect();
     assert_eq!(
         brief,
         [
             ("error", "fails: broken[ipv4] and 1 more case"),
             ("error", "flaky: flaky[ipv4]"),
             ("warning", "the run is incomplete"),
-            ("warning", "trouble with the machine or the harness in 2 attempts"),
+            (
+                "warning",
+                "trouble with the machine or the harness in 2 attempts"
+            ),
         ]
     );
-    assert!(told[0].2.starts_with("pod client was refused by clusterIP 10.96.0.10:80\n2 of 2"), "{told:?}");
-    assert!(told[1].2.starts_with("50 %, then\nnothing\n1 of 2: 50 %"), "{told:?}");
-    assert!(told[1].2.ends_with("\nevidence: cases/flaky[ipv4]/2"), "{told:?}");
+    assert!(
+        told[0]
+            .2
+            .starts_with("pod client was refused by clusterIP 10.96.0.10:80\n2 of 2"),
+        "{told:?}"
+    );
+    assert!(
+        told[1].2.starts_with("50 %, then\nnothing\n1 of 2: 50 %"),
+        "{told:?}"
+    );
+    assert!(
+        told[1].2.ends_with("\nevidence: cases/flaky[ipv4]/2"),
+        "{told:?}"
+    );
     assert_eq!(told[3].2, "a world could not be built");
 }
 
@@ -67,7 +91,10 @@ fn a_flake_within_the_budget_is_a_warning() {
     run.case("flaky[ipv4]", &["SVC-2"], &[Pass, Fail]);
     let told = read(&annotations(&run.report()));
     assert_eq!(told.len(), 1);
-    assert_eq!((told[0].0.as_str(), told[0].1.as_str()), ("warning", "flaky, within the budget: flaky[ipv4]"));
+    assert_eq!(
+        (told[0].0.as_str(), told[0].1.as_str()),
+        ("warning", "flaky, within the budget: flaky[ipv4]")
+    );
 }
 
 #[test]
@@ -77,8 +104,14 @@ fn a_waived_failure_is_a_warning_with_its_reason() {
     run.start.waivers = vec![fixture::waiver("broken[ipv4]", 2027)];
     let told = read(&annotations(&run.report()));
     assert_eq!(told.len(), 1);
-    assert_eq!((told[0].0.as_str(), told[0].1.as_str()), ("warning", "waived: broken[ipv4]"));
-    assert!(told[0].2.ends_with("@somebody, until 2027-12-31)"), "{told:?}");
+    assert_eq!(
+        (told[0].0.as_str(), told[0].1.as_str()),
+        ("warning", "waived: broken[ipv4]")
+    );
+    assert!(
+        told[0].2.ends_with("@somebody, until 2027-12-31)"),
+        "{told:?}"
+    );
 }
 
 #[test]
@@ -92,20 +125,33 @@ fn what_is_beyond_the_limit_is_counted() {
             reports::event::EventBody::AttemptFinished(finished) => Some(finished),
             _ => None,
         });
-        failed.take(2).for_each(|finished| finished.failures[0].kind.clone_from(&kind));
+        failed
+            .take(2)
+            .for_each(|finished| finished.failures[0].kind.clone_from(&kind));
     }
     for n in 0..12 {
         run.case(&format!("infra-{n}[ipv4]"), &["SVC-1"], &[Infra, Infra]);
-        let reason = format!("the {} is gone", ["disk", "cable", "power", "cat", "fan", "clock", "key", "door", "roof", "floor", "wall", "lamp"][n]);
+        let reason = format!(
+            "the {} is gone",
+            [
+                "disk", "cable", "power", "cat", "fan", "clock", "key", "door", "roof", "floor",
+                "wall", "lamp"
+            ][n]
+        );
         let infra = run.body.iter_mut().rev().filter_map(|body| match body {
             reports::event::EventBody::AttemptFinished(finished) => Some(finished),
             _ => None,
         });
-        infra.take(2).for_each(|finished| finished.infra = Some(reason.clone()));
+        infra
+            .take(2)
+            .for_each(|finished| finished.infra = Some(reason.clone()));
     }
     let told = read(&annotations(&run.report()));
     let count = |wanted: &str| told.iter().filter(|(name, _, _)| name == wanted).count();
-    assert_eq!((count("error"), count("warning"), count("notice")), (10, 10, 1));
+    assert_eq!(
+        (count("error"), count("warning"), count("notice")),
+        (10, 10, 1)
+    );
     assert_eq!(
         told.last().unwrap().2,
         "15 more failures and 2 more warnings are not annotated, because GitHub shows ten of each; report.md has them all"
@@ -117,9 +163,15 @@ fn hostile_texts_break_out_of_no_command() {
     let text = annotations(&hostile().report());
     assert!(text.contains("evil.example"));
     let told = read(&text);
-    assert!(told.iter().all(|(name, _, _)| ["error", "warning", "notice"].contains(&name.as_str())));
+    assert!(
+        told.iter()
+            .all(|(name, _, _)| ["error", "warning", "notice"].contains(&name.as_str()))
+    );
     for c in text.chars() {
-        assert!(c == '\n' || c == '\t' || !c.is_control(), "{c:?} is in a command");
+        assert!(
+            c == '\n' || c == '\t' || !c.is_control(),
+            "{c:?} is in a command"
+        );
     }
 }
 

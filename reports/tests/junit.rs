@@ -146,10 +146,12 @@ fn check(xml: &str) -> Result<(), String> {
 }
 
 fn begin(open: &mut Vec<Open>, tag: &BytesStart) -> Result<(), String> {
-    let name = String::from_utf8(tag.name().as_ref().to_vec()).map_err(|error| error.to_string())?;
+    let name =
+        String::from_utf8(tag.name().as_ref().to_vec()).map_err(|error| error.to_string())?;
     let rule = rule(&name).ok_or(format!("unknown element {name}"))?;
     if let Some(parent) = open.last_mut() {
-        let known = self::rule(&parent.name).is_some_and(|rule| rule.children.contains(&name.as_str()));
+        let known =
+            self::rule(&parent.name).is_some_and(|rule| rule.children.contains(&name.as_str()));
         if !known {
             return Err(format!("{name} in {}", parent.name));
         }
@@ -163,22 +165,34 @@ fn begin(open: &mut Vec<Open>, tag: &BytesStart) -> Result<(), String> {
     let mut attributes = BTreeMap::new();
     for attribute in tag.attributes() {
         let attribute = attribute.map_err(|error| error.to_string())?;
-        let key = String::from_utf8(attribute.key.as_ref().to_vec()).map_err(|error| error.to_string())?;
-        let value = String::from_utf8(attribute.value.to_vec()).map_err(|error| error.to_string())?;
+        let key = String::from_utf8(attribute.key.as_ref().to_vec())
+            .map_err(|error| error.to_string())?;
+        let value =
+            String::from_utf8(attribute.value.to_vec()).map_err(|error| error.to_string())?;
         if !rule.required.contains(&key.as_str()) && !rule.optional.contains(&key.as_str()) {
             return Err(format!("attribute {key} of {name}"));
         }
         attributes.insert(key, value);
     }
-    if let Some(missing) = rule.required.iter().find(|key| !attributes.contains_key(**key)) {
+    if let Some(missing) = rule
+        .required
+        .iter()
+        .find(|key| !attributes.contains_key(**key))
+    {
         return Err(format!("{name} has no {missing}"));
     }
     for key in ["tests", "failures", "errors", "skipped", "assertions"] {
-        if attributes.get(key).is_some_and(|value| value.parse::<u64>().is_err()) {
+        if attributes
+            .get(key)
+            .is_some_and(|value| value.parse::<u64>().is_err())
+        {
             return Err(format!("{key} of {name} is no number"));
         }
     }
-    if attributes.get("time").is_some_and(|time| time.parse::<f64>().is_err()) {
+    if attributes
+        .get("time")
+        .is_some_and(|time| time.parse::<f64>().is_err())
+    {
         return Err(format!("the time of {name} is none"));
     }
     open.push(Open {
@@ -207,7 +221,10 @@ fn end(open: &mut Vec<Open>) -> Result<Option<String>, String> {
             value.map_or(0, |value| value.parse::<u64>().unwrap_or(u64::MAX))
         });
         if told != done.counts {
-            return Err(format!("{} says {told:?} and has {:?}", done.name, done.counts));
+            return Err(format!(
+                "{} says {told:?} and has {:?}",
+                done.name, done.counts
+            ));
         }
     }
     let Some(parent) = open.last_mut() else {
@@ -242,7 +259,9 @@ fn every_kind_of_report_follows_the_schema() {
     let mut nothing = Run::new(1);
     nothing.plan("sctp[ipv4]", &["SVC-1"]).skip = Some(skip(SkipKind::ToolMissing));
     let mut many = Run::new(1_000);
-    let verdicts: Vec<Verdict> = (0..1_000).map(|n| if n % 2 == 0 { Fail } else { Pass }).collect();
+    let verdicts: Vec<Verdict> = (0..1_000)
+        .map(|n| if n % 2 == 0 { Fail } else { Pass })
+        .collect();
     many.case("often[ipv4]", &["SVC-1"], &verdicts);
     for (name, run) in [
         ("mixed", mixed()),
@@ -278,7 +297,13 @@ fn a_testcase_says_what_a_reader_of_junit_wants_to_know() {
     }
     assert_eq!(fail.matches("<rerunFailure ").count(), 2);
     let flaky = case("c-flaky[ipv4]");
-    assert_eq!((flaky.matches("<flakyFailure ").count(), flaky.matches("<failure ").count()), (2, 1));
+    assert_eq!(
+        (
+            flaky.matches("<flakyFailure ").count(),
+            flaky.matches("<failure ").count()
+        ),
+        (2, 1)
+    );
     assert_eq!(case("d-infra[ipv4]").matches("<rerunError ").count(), 2);
 }
 
@@ -290,8 +315,16 @@ fn the_check_finds_what_is_wrong() {
         ("tests=\"", "tests=\"1", "says"),
         ("<failure ", "<failed ", "unknown element failed"),
         (" value=\"SVC-1\"", "", "property has no value"),
-        ("<property name=\"title\"", "<property colour=\"red\" name=\"title\"", "attribute colour"),
-        ("<system-out>", "<properties/><system-out>", "properties after"),
+        (
+            "<property name=\"title\"",
+            "<property colour=\"red\" name=\"title\"",
+            "attribute colour",
+        ),
+        (
+            "<system-out>",
+            "<properties/><system-out>",
+            "properties after",
+        ),
         ("<testsuite ", "loose text<testsuite ", "text in testsuites"),
         (" time=\"", " time=\"long ", "time"),
     ] {

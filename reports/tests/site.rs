@@ -35,7 +35,11 @@ fn passing(id: &str, version: &str) -> Run {
     run.start.options.profile = "extended".into();
     run.start.requirements.push(RequirementInfo {
         level: "extended".into(),
-        ..fixture::requirement("AFF-1", "affinity", "A proxy SHOULD keep a client on its endpoint.")
+        ..fixture::requirement(
+            "AFF-1",
+            "affinity",
+            "A proxy SHOULD keep a client on its endpoint.",
+        )
     });
     run.case("reach[ipv4]", &["SVC-1"], &[Pass; 20]);
     run.case("reach[ipv6]", &["SVC-1", "SVC-2"], &[Pass; 20]);
@@ -43,7 +47,12 @@ fn passing(id: &str, version: &str) -> Run {
     run.case("sticky[ipv4]", &["AFF-1"], &[Pass; 20]);
     run.start.cases[3].level = "extended".into();
     run.plan("sctp[ipv4]", &["SVC-2"]).skip = Some(skip(SkipKind::KernelMissing));
-    run.characteristic("reach[ipv4]", "empty", "refuses", "What a Service without endpoints does.");
+    run.characteristic(
+        "reach[ipv4]",
+        "empty",
+        "refuses",
+        "What a Service without endpoints does.",
+    );
     run
 }
 
@@ -53,13 +62,20 @@ fn failing() -> Run {
     run.case("reach[ipv6]", &["SVC-1", "SVC-2"], &[Pass; 3]);
     run.case("node-port[ipv4]", &["NP-1"], &[Fail; 3]);
     run.last_failure().requirements = vec!["NP-1".into()];
-    run.characteristic("reach[ipv6]", "empty", "drops", "What a Service without endpoints does.");
+    run.characteristic(
+        "reach[ipv6]",
+        "empty",
+        "drops",
+        "What a Service without endpoints does.",
+    );
     run
 }
 
 fn flaky(id: &str, failures: usize) -> Run {
     let mut run = of("nervous-proxy", "2.0", id, 20);
-    let verdicts: Vec<Verdict> = (0..20).map(|n| if n < failures { Fail } else { Pass }).collect();
+    let verdicts: Vec<Verdict> = (0..20)
+        .map(|n| if n < failures { Fail } else { Pass })
+        .collect();
     run.case("reach[ipv4]", &["SVC-1"], &verdicts);
     run.case("reach[ipv6]", &["SVC-1", "SVC-2"], &[Pass; 20]);
     run.case("node-port[ipv4]", &["NP-1"], &[Pass; 20]);
@@ -86,7 +102,11 @@ fn options() -> Options<'static> {
     }
 }
 
-fn make(inputs: &[PathBuf], out: &Path, options: &Options) -> Result<(Written, Vec<Skipped>), SiteError> {
+fn make(
+    inputs: &[PathBuf],
+    out: &Path,
+    options: &Options,
+) -> Result<(Written, Vec<Skipped>), SiteError> {
     let found = site::find(inputs)?;
     let written = site::write(&found.places, options, out)?;
     let skipped = [found.skipped, written.skipped.clone()].concat();
@@ -134,7 +154,10 @@ fn words(page: &str) -> String {
             _ => {}
         }
     }
-    let text = text.replace("&#39;", "'").replace("&#34;", "\"").replace("&#62;", ">");
+    let text = text
+        .replace("&#39;", "'")
+        .replace("&#34;", "\"")
+        .replace("&#62;", ">");
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -143,7 +166,10 @@ fn golden_pages() {
     let root = tempfile::tempdir().unwrap();
     let out = root.path().join("site");
     let (written, skipped) = make(&[several(root.path())], &out, &options()).unwrap();
-    assert_eq!((written.runs, written.candidates, written.columns), (8, 3, 4));
+    assert_eq!(
+        (written.runs, written.candidates, written.columns),
+        (8, 3, 4)
+    );
     assert_eq!(skipped, []);
     for page in [
         "index.html",
@@ -164,7 +190,12 @@ fn the_matrix_says_what_the_reports_say() {
     make(&[several(root.path())], &out, &options()).unwrap();
     let index = words(&text(&out, "index.html"));
     // The newest run comes first.
-    let heads = ["steady-proxy 1.1", "broken-proxy 0.1", "nervous-proxy 2.0", "steady-proxy 1.0"];
+    let heads = [
+        "steady-proxy 1.1",
+        "broken-proxy 0.1",
+        "nervous-proxy 2.0",
+        "steady-proxy 1.0",
+    ];
     let places: Vec<usize> = heads.iter().map(|head| index.find(head).unwrap()).collect();
     assert!(places.is_sorted(), "{index}");
     for part in [
@@ -210,9 +241,16 @@ fn every_link_leads_somewhere() {
             }
             let path = match path.strip_prefix("../") {
                 Some(rest) => rest.to_owned(),
-                None => Path::new(name).parent().unwrap().join(path).display().to_string(),
+                None => Path::new(name)
+                    .parent()
+                    .unwrap()
+                    .join(path)
+                    .display()
+                    .to_string(),
             };
-            let target = all.get(&path).unwrap_or_else(|| panic!("{name} leads to {path}"));
+            let target = all
+                .get(&path)
+                .unwrap_or_else(|| panic!("{name} leads to {path}"));
             if let Some(id) = fragment.strip_prefix("requirement=") {
                 let target = String::from_utf8(target.clone()).unwrap();
                 let id = decoded(id);
@@ -229,10 +267,17 @@ fn every_link_leads_somewhere() {
 
 fn attributes(page: &str, wanted: &str) -> Vec<String> {
     let plain = |value: &str| {
-        let text = value.replace("&#38;", "&").replace("&#34;", "\"").replace("&#39;", "'");
-        text.replace("&#60;", "<").replace("&#62;", ">").replace("&amp;", "&")
+        let text = value
+            .replace("&#38;", "&")
+            .replace("&#34;", "\"")
+            .replace("&#39;", "'");
+        text.replace("&#60;", "<")
+            .replace("&#62;", ">")
+            .replace("&amp;", "&")
     };
-    let attributes = tags(page).into_iter().flat_map(|(_, attributes)| attributes);
+    let attributes = tags(page)
+        .into_iter()
+        .flat_map(|(_, attributes)| attributes);
     let found = attributes.filter(|(name, _)| name == wanted);
     found.map(|(_, value)| plain(&value)).collect()
 }
@@ -258,7 +303,9 @@ fn the_same_runs_make_the_same_bytes() {
     let runs = several(root.path());
     let (a, b) = (root.path().join("a"), root.path().join("b"));
     make(std::slice::from_ref(&runs), &a, &options()).unwrap();
-    let dirs = std::fs::read_dir(&runs).unwrap().map(|entry| entry.unwrap().path());
+    let dirs = std::fs::read_dir(&runs)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
     let mut dirs: Vec<PathBuf> = dirs.collect();
     dirs.sort();
     dirs.reverse();
@@ -317,7 +364,10 @@ fn an_earlier_site_is_replaced_and_nothing_else() {
     );
     assert!(words(&text(&out, "compare.html")).contains("nothing to compare it with"));
     let error = make(std::slice::from_ref(&runs), &runs, &options()).unwrap_err();
-    assert!(matches!(error, SiteError::Taken { .. }) && error.is_usage(), "{error}");
+    assert!(
+        matches!(error, SiteError::Taken { .. }) && error.is_usage(),
+        "{error}"
+    );
 }
 
 #[test]
@@ -335,9 +385,15 @@ fn a_broken_report_is_an_error_and_nothing_is_written() {
     std::fs::remove_file(&log).unwrap();
     std::fs::write(runs.join("broken/report.json"), "{}").unwrap();
     let error = make(std::slice::from_ref(&runs), &out, &options()).unwrap_err();
-    assert!(error.to_string().contains("broken/report.json: "), "{error}");
+    assert!(
+        error.to_string().contains("broken/report.json: "),
+        "{error}"
+    );
     let error = make(&[root.path().join("gone")], &out, &options()).unwrap_err();
-    assert!(error.is_usage() && error.to_string().contains("gone: it cannot be read"), "{error}");
+    assert!(
+        error.is_usage() && error.to_string().contains("gone: it cannot be read"),
+        "{error}"
+    );
     assert!(!out.exists());
 }
 
@@ -349,7 +405,11 @@ fn what_is_no_run_is_told() {
     keep(&all.join("nights/one"), 1, &passing("steady-1", "1.0"));
     // Three levels down.
     keep(&all.join("nights/old/deep"), 2, &passing("steady-2", "1.0"));
-    keep(&all.join("nights/old/deep/deeper"), 3, &passing("steady-3", "1.0"));
+    keep(
+        &all.join("nights/old/deep/deeper"),
+        3,
+        &passing("steady-3", "1.0"),
+    );
     std::fs::create_dir_all(all.join("empty/more")).unwrap();
     std::fs::create_dir_all(all.join(".git/objects")).unwrap();
     make(&[all.join("nights/one")], &out, &options()).unwrap();
@@ -357,7 +417,13 @@ fn what_is_no_run_is_told() {
     assert_eq!(written.runs, 1);
     let told: Vec<String> = skipped
         .iter()
-        .map(|skipped| format!("{}: {}", skipped.path.strip_prefix(&all).unwrap().display(), skipped.why))
+        .map(|skipped| {
+            format!(
+                "{}: {}",
+                skipped.path.strip_prefix(&all).unwrap().display(),
+                skipped.why
+            )
+        })
         .collect();
     assert_eq!(
         told,
@@ -367,7 +433,8 @@ fn what_is_no_run_is_told() {
             "site: it is a site"
         ]
     );
-    let (written, skipped) = make(&[all.join("empty")], &root.path().join("none"), &options()).unwrap();
+    let (written, skipped) =
+        make(&[all.join("empty")], &root.path().join("none"), &options()).unwrap();
     assert_eq!((written.runs, written.files, skipped.len()), (0, 0, 1));
     assert!(!root.path().join("none").exists());
 }
@@ -389,7 +456,12 @@ fn no_run_is_there_twice() {
         let out = at("site");
         let (written, skipped) = make(&order, &out, &options()).unwrap();
         assert_eq!((written.runs, skipped.len()), (1, 2));
-        assert!(skipped.iter().all(|s| s.why.starts_with("all of it is in ")), "{skipped:?}");
+        assert!(
+            skipped
+                .iter()
+                .all(|s| s.why.starts_with("all of it is in ")),
+            "{skipped:?}"
+        );
         assert!(skipped.iter().any(|s| s.path == killed), "{skipped:?}");
         assert!(!words(&text(&out, "index.html")).contains("Partial"));
     }
@@ -406,7 +478,10 @@ fn parts_of_a_run_are_marked_and_do_not_hide_whole_ones() {
     let part = keep(&at("part"), 5, &part);
     make(std::slice::from_ref(&part), &out, &options()).unwrap();
     let index = words(&text(&out, "index.html"));
-    assert!(index.contains("A part of it passes , profile core"), "{index}");
+    assert!(
+        index.contains("A part of it passes , profile core"),
+        "{index}"
+    );
     assert!(index.contains("Partial only cases that match \"reach*\" were to be run."));
     assert!(index.contains("core not shown by this run: 1 of 1 cases pass"));
     assert!(!index.contains("Conformant"), "{index}");
@@ -427,11 +502,22 @@ fn parts_of_a_run_are_marked_and_do_not_hide_whole_ones() {
     make(&[part, shard, stopped, whole], &out, &options()).unwrap();
     let index = words(&text(&out, "index.html"));
     // The whole run has the column, and what came after it is told, the newest first.
-    assert!(index.contains("✓ steady-proxy 1.0 Conformant , profile core and extended"), "{index}");
+    assert!(
+        index.contains("✓ steady-proxy 1.0 Conformant , profile core and extended"),
+        "{index}"
+    );
     let newer = "Newer, and no whole run Not conformant , 2026-11-07 00:00";
     let at = index.find(newer).unwrap();
-    assert!(index[at..].contains("Newer, and no whole run Shard passed , 2026-11-06"), "{index}");
-    assert_eq!(text(&out, "index.html").matches("<th scope=\"col\"").count(), 2);
+    assert!(
+        index[at..].contains("Newer, and no whole run Shard passed , 2026-11-06"),
+        "{index}"
+    );
+    assert_eq!(
+        text(&out, "index.html")
+            .matches("<th scope=\"col\"")
+            .count(),
+        2
+    );
 }
 
 #[test]
@@ -469,12 +555,25 @@ fn who_signed_is_shown() {
     let page = |name: &str| words(&text(&out, &format!("candidates/{name}.html")));
     let steady = page("steady-proxy");
     assert!(steady.contains("signed signed by sha256:"), "{steady}");
-    assert!(steady.contains(", who goes by \"Jane &#60;Doe>\", a key that this site was told to trust."), "{steady}");
+    assert!(
+        steady
+            .contains(", who goes by \"Jane &#60;Doe>\", a key that this site was told to trust."),
+        "{steady}"
+    );
     assert!(page("broken-proxy").contains("signed, key unknown signed by sha256:"));
     let nervous = page("nervous-proxy");
-    assert!(nervous.contains("signature broken its signature does not hold: changed: report.md."), "{nervous}");
+    assert!(
+        nervous.contains("signature broken its signature does not hold: changed: report.md."),
+        "{nervous}"
+    );
     let index = words(&text(&out, "index.html"));
-    for part in [", signed no", "2026-11-09, signed", "2026-11-08, signed, key unknown", "2026-11-06, signature broken", "2026-11-01, unsigned"] {
+    for part in [
+        ", signed no",
+        "2026-11-09, signed",
+        "2026-11-08, signed, key unknown",
+        "2026-11-06, signature broken",
+        "2026-11-01, unsigned",
+    ] {
         if part != ", signed no" {
             assert!(index.contains(part), "{part:?} is not in {index}");
         }
@@ -492,15 +591,24 @@ fn trends_are_over_all_runs_and_those_of_a_history() {
     let file = root.path().join("history.sqlite");
     let mut history = History::create_or_open(&file).unwrap();
     for (day, failures) in [(20, 20), (21, 20)] {
-        history.import(&flaky(&format!("old-{day}"), failures).report()).unwrap();
+        history
+            .import(&flaky(&format!("old-{day}"), failures).report())
+            .unwrap();
     }
-    history.import(&reports::read(&runs.join("nervous-6")).unwrap()).unwrap();
-    history.import(&of("forgotten-proxy", "1", "forgotten", 1).report()).unwrap();
+    history
+        .import(&reports::read(&runs.join("nervous-6")).unwrap())
+        .unwrap();
+    history
+        .import(&of("forgotten-proxy", "1", "forgotten", 1).report())
+        .unwrap();
     drop(history);
     let before = std::fs::read(&file).unwrap();
     make(std::slice::from_ref(&runs), &out, &options()).unwrap();
     let page = words(&text(&out, "candidates/nervous-proxy.html"));
-    assert!(page.contains("flaky now 7 of 100 failed, 7.0 % [2.9 %, 14 %]"), "{page}");
+    assert!(
+        page.contains("flaky now 7 of 100 failed, 7.0 % [2.9 %, 14 %]"),
+        "{page}"
+    );
     let options = Options {
         history: Some(&file),
         ..options()
@@ -508,10 +616,18 @@ fn trends_are_over_all_runs_and_those_of_a_history() {
     make(&[runs], &out, &options).unwrap();
     let page = words(&text(&out, "candidates/nervous-proxy.html"));
     assert_eq!(page.matches("only in the history").count(), 2);
-    assert!(page.contains("40 of 40 failed") || page.contains("changed from"), "{page}");
-    assert!(words(&text(&out, "index.html")).contains("Only the history has runs of forgotten-proxy ."));
+    assert!(
+        page.contains("40 of 40 failed") || page.contains("changed from"),
+        "{page}"
+    );
+    assert!(
+        words(&text(&out, "index.html")).contains("Only the history has runs of forgotten-proxy .")
+    );
     assert!(out.join("candidates/forgotten-proxy.html").exists());
-    assert!(before == std::fs::read(&file).unwrap(), "the history is only read");
+    assert!(
+        before == std::fs::read(&file).unwrap(),
+        "the history is only read"
+    );
 }
 
 #[test]
@@ -533,7 +649,10 @@ fn hostile_runs_stay_text() {
     other.start.run_id = format!("{HOSTILE}2");
     other.start.candidate.name = format!("{HOSTILE}2");
     other.start.options.filter = Some(HOSTILE.into());
-    let dirs = [keep_log(&at("a"), 1, &hostile()), keep_log(&at("b"), 2, &other)];
+    let dirs = [
+        keep_log(&at("a"), 1, &hostile()),
+        keep_log(&at("b"), 2, &other),
+    ];
     let out = at("site");
     let title = Options {
         title: HOSTILE.into(),
@@ -550,18 +669,40 @@ fn hostile_runs_stay_text() {
         assert!(page.contains("evil.example"), "{name} shows the texts");
         for c in page.chars() {
             assert!(c == '\n' || c == '\t' || !c.is_control(), "{name}: {c:?}");
-            assert!(!('\u{202a}'..='\u{202e}').contains(&c), "{name}: {c:?} turns the text around");
+            assert!(
+                !('\u{202a}'..='\u{202e}').contains(&c),
+                "{name}: {c:?} turns the text around"
+            );
         }
         for (tag, attributes) in tags(&page) {
             // Parts that only runs with limits have.
-            assert!(known.contains(&(tag.clone(), String::new())), "{name}: foreign tag <{tag}>");
+            assert!(
+                known.contains(&(tag.clone(), String::new())),
+                "{name}: foreign tag <{tag}>"
+            );
             for (attribute, value) in attributes {
                 let key = (tag.clone(), attribute.clone());
-                assert!(known.contains(&key), "{name}: foreign attribute {attribute} of <{tag}>");
-                assert!(!attribute.starts_with("on") && attribute != "style", "{name}: {attribute}");
+                assert!(
+                    known.contains(&key),
+                    "{name}: foreign attribute {attribute} of <{tag}>"
+                );
+                assert!(
+                    !attribute.starts_with("on") && attribute != "style",
+                    "{name}: {attribute}"
+                );
                 if attribute == "href" {
-                    let ours = ["#", "index.html", "compare.html", "candidates/", "runs/", "../"];
-                    assert!(ours.iter().any(|start| value.starts_with(start)), "{name}: {value}");
+                    let ours = [
+                        "#",
+                        "index.html",
+                        "compare.html",
+                        "candidates/",
+                        "runs/",
+                        "../",
+                    ];
+                    assert!(
+                        ours.iter().any(|start| value.starts_with(start)),
+                        "{name}: {value}"
+                    );
                 }
             }
         }
@@ -578,11 +719,15 @@ fn pages_work_in_a_browser() {
     make(&[several(root.path())], &out, &options()).unwrap();
     let rows = |document: &str| {
         let rows = document.split("<tr class=\"rule\"").skip(1);
-        rows.filter(|row| !row[..row.find('>').unwrap()].contains("hidden")).count()
+        rows.filter(|row| !row[..row.find('>').unwrap()].contains("hidden"))
+            .count()
     };
     let seen = look_at(&browser, &out.join("index.html"), "");
     assert_eq!(seen.console, Vec::<String>::new());
-    assert!(seen.document.contains("data-ready=\"yes\""), "the script did not end");
+    assert!(
+        seen.document.contains("data-ready=\"yes\""),
+        "the script did not end"
+    );
     assert!(seen.document.contains("4 requirements</p>"));
     assert_eq!(rows(&seen.document), 4);
     let seen = look_at(&browser, &out.join("index.html"), "#differ");
@@ -604,12 +749,17 @@ fn any_two_are_compared_in_a_browser() {
     let result = |fragment: &str| {
         let seen = look_at(&browser, &page, fragment);
         assert_eq!(seen.console, Vec::<String>::new(), "{fragment}");
-        assert!(seen.document.contains("data-ready=\"yes\""), "the script did not end");
+        assert!(
+            seen.document.contains("data-ready=\"yes\""),
+            "the script did not end"
+        );
         let from = seen.document.find("<div id=\"result\">").unwrap();
         let to = from + seen.document[from..].find("</section>").unwrap();
         let open = seen.document.split("data-pair=\"").skip(1);
         let open = open.filter(|rest| rest[..rest.find('>').unwrap()].contains("open"));
-        let open: Vec<String> = open.map(|rest| rest[..rest.find('"').unwrap()].to_owned()).collect();
+        let open: Vec<String> = open
+            .map(|rest| rest[..rest.find('"').unwrap()].to_owned())
+            .collect();
         let count = &seen.document[seen.document.find("id=\"count\"").unwrap()..];
         let count = &count[count.find('>').unwrap() + 1..count.find("</p>").unwrap()];
         (seen.document[from..to].to_owned(), open, count.to_owned())
@@ -621,7 +771,10 @@ fn any_two_are_compared_in_a_browser() {
     let (text, open, count) = result("#a=broken-1&b=nervous-6");
     assert_eq!(count, "2 rules, 2 cases and 1 open choices differ");
     assert_eq!(open, ["broken-1..nervous-6"]);
-    assert!(text.contains("<span class=\"more\">4 of 20 failed, 20 % [5.7 %, 44 %]</span>"), "{text}");
+    assert!(
+        text.contains("<span class=\"more\">4 of 20 failed, 20 % [5.7 %, 44 %]</span>"),
+        "{text}"
+    );
     let (_, _, count) = result("#a=steady-2&b=steady-1");
     assert_eq!(count, "0 rules, 0 cases and 0 open choices differ");
     // The other way round it is the same pair.
@@ -637,7 +790,11 @@ fn hostile_data_does_nothing_in_a_browser() {
     let mut other = hostile();
     other.start.run_id = "2".into();
     other.start.candidate.name = format!("{HOSTILE}2");
-    let dirs = [keep_log(&at("a"), 1, &hostile()), keep_log(&at("b"), 2, &other), several(root.path())];
+    let dirs = [
+        keep_log(&at("a"), 1, &hostile()),
+        keep_log(&at("b"), 2, &other),
+        several(root.path()),
+    ];
     let out = at("site");
     make(&dirs, &out, &options()).unwrap();
     let seen = look_at(&browser, &out.join("compare.html"), "");

@@ -34,7 +34,9 @@ fn read(text: &str) -> Result<bool, String> {
             planned = Some(count.parse::<u64>().map_err(|error| error.to_string())?);
         } else if let Some(rest) = line.strip_prefix("ok ").or(line.strip_prefix("not ok ")) {
             seen += 1;
-            let (number, _) = rest.split_once(" - ").ok_or(format!("no description: {line:?}"))?;
+            let (number, _) = rest
+                .split_once(" - ")
+                .ok_or(format!("no description: {line:?}"))?;
             if number != seen.to_string() {
                 return Err(format!("{line:?} is number {seen}"));
             }
@@ -92,7 +94,10 @@ fn every_kind_of_report_is_red_exactly_when_its_exit_code_is_not_0() {
     planned.plan("sctp[ipv4]", &["SVC-1"]).skip = Some(skip(SkipKind::ToolMissing));
     let mut elsewhere = Run::new(1);
     let id = (0..).map(|n| format!("case-{n}"));
-    let id = id.into_iter().find(|id| !Shard { index: 1, of: 2 }.holds(id, 1)).unwrap();
+    let id = id
+        .into_iter()
+        .find(|id| !Shard { index: 1, of: 2 }.holds(id, 1))
+        .unwrap();
     elsewhere.plan(&id, &["SVC-1"]);
     elsewhere.start.options.shard = Some(Shard { index: 1, of: 2 });
     for (name, run) in [
@@ -125,7 +130,11 @@ fn hostile_texts_stay_in_their_line() {
         assert!(c == '\n' || !c.is_control(), "{c:?} acts in a terminal");
     }
     let inside = HOSTILE.split_whitespace().last().unwrap();
-    assert!(!text.lines().any(|line| line.trim_start().starts_with(inside)));
+    assert!(
+        !text
+            .lines()
+            .any(|line| line.trim_start().starts_with(inside))
+    );
 }
 
 #[test]
@@ -139,7 +148,10 @@ fn prove_reads_it() {
         written.write_all(text.as_bytes()).unwrap();
         let mut command = Command::new("prove");
         command.args(["--exec", "cat"]).arg(&file);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let output = command.output().ok()?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned()
             + &String::from_utf8_lossy(&output.stderr);

@@ -41,10 +41,17 @@ pub(crate) fn json(columns: &[Column], runs: &[Run], areas: &[Area]) -> String {
     let signs = CaseVerdict::ALL.map(|verdict| (verdict.as_str(), Mark::from(verdict).glyph));
     let rules = areas.iter().flat_map(|area| &area.rules).map(|rule| {
         let said = of.iter().map(|run| {
-            let cell = run.requirements.get(&rule.id).filter(|cell| !cell.is_idle());
+            let cell = run
+                .requirements
+                .get(&rule.id)
+                .filter(|cell| !cell.is_idle());
             verdict_word(cell.map(|cell| cell.verdict))
         });
-        (one_line(&rule.id), shortened(&one_line(&rule.text), 300), said.collect())
+        (
+            one_line(&rule.id),
+            shortened(&one_line(&rule.text), 300),
+            said.collect(),
+        )
     });
     let mut rates = BTreeMap::new();
     let ids: BTreeSet<&String> = of.iter().flat_map(|run| run.results.keys()).collect();
@@ -88,5 +95,7 @@ pub(crate) fn json(columns: &[Column], runs: &[Run], areas: &[Area]) -> String {
     };
     let text = serde_json::to_string(&data).expect("texts are always JSON");
     // Nothing in it may end the element that it is in.
-    text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
+    text.replace('<', "\\u003c")
+        .replace('>', "\\u003e")
+        .replace('&', "\\u0026")
 }

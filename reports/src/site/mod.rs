@@ -190,7 +190,11 @@ fn publish(out: &mut Out, place: &Place, run: &Run, report: &Report) -> Result<(
         Some(dir) => evidence::collect(dir, report),
         None => Evidence::new(),
     };
-    let texts = [html::render(report, &evidence), json::render(report), badge::render(report)];
+    let texts = [
+        html::render(report, &evidence),
+        json::render(report),
+        badge::render(report),
+    ];
     for (name, text) in RUN_FILES.into_iter().zip(texts) {
         out.put(&format!("{}/{name}", run.place()), text.as_bytes())?;
     }
@@ -230,7 +234,9 @@ fn known(places: &[Place], options: &Options) -> Result<Known, SiteError> {
             // The history has it, and its reports are here.
             Imported::Known(by) if by == id && !runs.contains_key(&id) => {}
             Imported::Known(by) => {
-                let other = runs.get(&by).map(|(_, place)| place.path.display().to_string());
+                let other = runs
+                    .get(&by)
+                    .map(|(_, place)| place.path.display().to_string());
                 let other = other.unwrap_or_else(|| format!("run {by} of the history"));
                 skip(place, format!("all of it is in {other}"));
                 continue;
@@ -251,16 +257,21 @@ fn known(places: &[Place], options: &Options) -> Result<Known, SiteError> {
 }
 
 /// Everything that a site shows, from what is kept of the runs and the reports of the columns, in their order.
-fn assemble(title: String, runs: Vec<Run>, reports: &[Report], trends: Vec<CandidateTrend>) -> Site {
+fn assemble(
+    title: String,
+    runs: Vec<Run>,
+    reports: &[Report],
+    trends: Vec<CandidateTrend>,
+) -> Site {
     let (columns, left_out) = matrix::columns(&runs);
     let mut rules = Rules::default();
     for report in reports {
         rules.add(report);
     }
     let areas = rules.areas().to_vec();
-    let pairs = pairs::choose(&columns, &runs).into_iter().map(|(a, b)| {
-        Pair::of((a, b), &columns, &runs, &areas, [&reports[a], &reports[b]])
-    });
+    let pairs = pairs::choose(&columns, &runs)
+        .into_iter()
+        .map(|(a, b)| Pair::of((a, b), &columns, &runs, &areas, [&reports[a], &reports[b]]));
     Site {
         title,
         pairs: pairs.collect(),

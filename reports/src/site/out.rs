@@ -162,7 +162,8 @@ mod tests {
 
     fn write(dir: &Path, files: &[&str]) {
         let mut out = Out::new(dir).unwrap();
-        out.begin(files.iter().map(|name| (*name).to_owned())).unwrap();
+        out.begin(files.iter().map(|name| (*name).to_owned()))
+            .unwrap();
         for name in files {
             out.put(name, b"x").unwrap();
         }
@@ -173,13 +174,22 @@ mod tests {
     fn only_files_of_an_earlier_site_are_removed() {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("site");
-        write(&dir, &["index.html", "runs/a/report.html", "runs/b/report.html"]);
+        write(
+            &dir,
+            &["index.html", "runs/a/report.html", "runs/b/report.html"],
+        );
         std::fs::write(dir.join("CNAME"), "example.org").unwrap();
         std::fs::write(dir.join("runs/b/own.txt"), "mine").unwrap();
         write(&dir, &["index.html", "runs/c/report.html"]);
         assert_eq!(
             names(&dir),
-            ["CNAME", "index.html", "runs/b/own.txt", "runs/c/report.html", "site.json"]
+            [
+                "CNAME",
+                "index.html",
+                "runs/b/own.txt",
+                "runs/c/report.html",
+                "site.json"
+            ]
         );
         assert!(!dir.join("runs/a").exists());
     }
@@ -207,7 +217,10 @@ mod tests {
         assert!(matches!(Out::new(dir), Err(SiteError::Taken { .. })));
         std::fs::write(dir.join(MARKER), "{\"generator\":\"another\"}").unwrap();
         assert!(matches!(Out::new(dir), Err(SiteError::Taken { .. })));
-        assert!(matches!(Out::new(&dir.join("thesis.txt")), Err(SiteError::Out { .. })));
+        assert!(matches!(
+            Out::new(&dir.join("thesis.txt")),
+            Err(SiteError::Out { .. })
+        ));
     }
 
     #[test]

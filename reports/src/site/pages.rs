@@ -111,7 +111,9 @@ impl RunView {
         let whole = run.is_whole();
         let (tone, glyph) = looks(run.conclusion, !whole);
         let title = match run.conclusion {
-            Conclusion::Conformant if run.limits.iter().all(|limit| limit.title == "No canaries") && !whole => {
+            Conclusion::Conformant
+                if run.limits.iter().all(|limit| limit.title == "No canaries") && !whole =>
+            {
                 "Passes, without canaries"
             }
             Conclusion::Conformant if !whole => "A part of it passes",
@@ -150,11 +152,18 @@ impl RunView {
             .collect();
         let more = run.limits.len() - limits.len();
         if more > 0 {
-            limits.push(("Incomplete", Text::new(&format!("and {more} more problems"))));
+            limits.push((
+                "Incomplete",
+                Text::new(&format!("and {more} more problems")),
+            ));
         }
-        let waivers = run.waivers.iter().take(MAX_LIST).map(|(about, state, words)| {
-            (Text::short(about, 200), *state, Text::short(words, 400))
-        });
+        let waivers = run
+            .waivers
+            .iter()
+            .take(MAX_LIST)
+            .map(|(about, state, words)| {
+                (Text::short(about, 200), *state, Text::short(words, 400))
+            });
         let skips = run.skips.iter().take(MAX_LIST);
         Self {
             slug: run.slug.clone(),
@@ -180,7 +189,9 @@ impl RunView {
             kernel: Text::new(&run.kernel),
             provider: Text::new(&run.provider),
             levels: run.levels.iter().map(level).collect(),
-            skips: skips.map(|(why, count)| (Text::short(why, 300), *count)).collect(),
+            skips: skips
+                .map(|(why, count)| (Text::short(why, 300), *count))
+                .collect(),
             waived: run.waived.as_deref().map(Text::new),
             waivers: waivers.collect(),
         }
@@ -245,7 +256,9 @@ impl CellView {
             [(mark, _)] => mark.word == cell.verdict.as_str(),
             _ => false,
         };
-        let words = occurring.iter().map(|(mark, count)| format!("{count} {}", mark.word));
+        let words = occurring
+            .iter()
+            .map(|(mark, count)| format!("{count} {}", mark.word));
         let mut words: Vec<String> = match plain {
             true => Vec::new(),
             false => words.collect(),
@@ -352,7 +365,9 @@ impl Site {
     /// The names of the pages.
     pub fn page_names(trends: &[CandidateTrend]) -> impl Iterator<Item = String> {
         let candidates = trends.iter().map(|trend| page_name(&trend.candidate));
-        ["index.html".to_owned(), "compare.html".to_owned()].into_iter().chain(candidates)
+        ["index.html".to_owned(), "compare.html".to_owned()]
+            .into_iter()
+            .chain(candidates)
     }
 
     fn index(&self) -> String {
@@ -385,7 +400,10 @@ impl Site {
             rules += rows.len();
             areas.push(AreaView {
                 name: Text::new(&area.name),
-                cells: cells.iter().map(|cell| cell.as_ref().map(CellView::of)).collect(),
+                cells: cells
+                    .iter()
+                    .map(|cell| cell.as_ref().map(CellView::of))
+                    .collect(),
                 rows,
             });
         }

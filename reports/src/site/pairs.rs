@@ -69,7 +69,13 @@ pub(crate) fn choose(columns: &[Column], runs: &[Run]) -> Vec<Ends> {
 
 impl Pair {
     /// Compares the runs of two columns.
-    pub fn of(ends: Ends, columns: &[Column], runs: &[Run], areas: &[Area], reports: [&Report; 2]) -> Self {
+    pub fn of(
+        ends: Ends,
+        columns: &[Column],
+        runs: &[Run],
+        areas: &[Area],
+        reports: [&Report; 2],
+    ) -> Self {
         let columns = [columns[ends.0].clone(), columns[ends.1].clone()];
         let (a, b) = (&runs[columns[0].run], &runs[columns[1].run]);
         let rules = areas.iter().flat_map(|area| &area.rules);
@@ -95,7 +101,8 @@ impl Pair {
         let choices = ids.into_iter().filter_map(|id| {
             let said = [a, b].map(|run| run.choices.get(id).map(|values| values.join(", ")));
             (said[0] != said[1]).then(|| {
-                let words = said.map(|said| Text::short(said.as_deref().unwrap_or("not seen"), 200));
+                let words =
+                    said.map(|said| Text::short(said.as_deref().unwrap_or("not seen"), 200));
                 (Text::new(id), words)
             })
         });
@@ -140,8 +147,14 @@ fn parts(found: &Comparison) -> Vec<Part> {
         ("Fails, and not in the other", changed(&found.new_failures)),
         ("Fails more often", changed(&found.flakier)),
         ("Converges later", (found.slower.len(), slower.collect())),
-        ("Not tried, and tried in the other", (found.newly_skipped.len(), gone.collect())),
-        ("Fails more often, perhaps by chance", changed(&found.maybe_flakier)),
+        (
+            "Not tried, and tried in the other",
+            (found.newly_skipped.len(), gone.collect()),
+        ),
+        (
+            "Fails more often, perhaps by chance",
+            changed(&found.maybe_flakier),
+        ),
     ];
     parts
         .into_iter()

@@ -146,7 +146,10 @@ impl Run {
             };
             (requirement.id.clone(), cell)
         });
-        let results = report.cases.iter().map(|case| (case.id.clone(), brief(case)));
+        let results = report
+            .cases
+            .iter()
+            .map(|case| (case.id.clone(), brief(case)));
         let choices = report.characteristics.iter().map(|choice| {
             let values = choice.values.iter().map(|value| value.value.clone());
             (choice.id.clone(), values.collect())
@@ -164,7 +167,11 @@ impl Run {
             kernel: report.machine.kernel.clone(),
             profile: report.options.profile.clone(),
             conclusion: report.conclusion,
-            levels: report.levels.iter().map(|l| level(report, l, &limits)).collect(),
+            levels: report
+                .levels
+                .iter()
+                .map(|l| level(report, l, &limits))
+                .collect(),
             limits,
             signed,
             cases: report.totals.cases,
@@ -312,7 +319,10 @@ pub(crate) fn slug(name: &str) -> String {
     }
     if slug != name || slug.is_empty() || slug.contains(|c: char| c.is_ascii_uppercase()) {
         let digest = Sha256::digest(name.as_bytes());
-        let digest: String = digest[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest: String = digest[..4]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         slug = format!("{slug}-{digest}");
     }
     slug
@@ -324,11 +334,28 @@ mod tests {
 
     #[test]
     fn names_become_parts_of_paths() {
-        assert_eq!(slug("20261122-120000-kube-proxy-ab12"), "20261122-120000-kube-proxy-ab12");
-        for name in ["", "..", ".git", "a/b", "../../etc", "a b", "é", "A", "a\u{202e}b", &"x".repeat(500)] {
+        assert_eq!(
+            slug("20261122-120000-kube-proxy-ab12"),
+            "20261122-120000-kube-proxy-ab12"
+        );
+        for name in [
+            "",
+            "..",
+            ".git",
+            "a/b",
+            "../../etc",
+            "a b",
+            "é",
+            "A",
+            "a\u{202e}b",
+            &"x".repeat(500),
+        ] {
             let slug = slug(name);
             let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-            assert!(slug.chars().all(fine) && !slug.starts_with('.') && slug.len() < 100, "{slug}");
+            assert!(
+                slug.chars().all(fine) && !slug.starts_with('.') && slug.len() < 100,
+                "{slug}"
+            );
         }
         assert_ne!(slug("a/b"), slug("a_b"));
         assert_ne!(slug("a/b"), slug("a?b"));

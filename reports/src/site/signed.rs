@@ -18,7 +18,12 @@ pub(super) fn look(dir: &Path, report: &Report, keys: &[PublicKey]) -> Result<Si
         return Ok(Signed::No);
     }
     let (mut signature, mut findings) = check(dir, report, keys)?;
-    if !keys.is_empty() && findings.broken.iter().any(|finding| finding.kind == Kind::Key) {
+    if !keys.is_empty()
+        && findings
+            .broken
+            .iter()
+            .any(|finding| finding.kind == Kind::Key)
+    {
         // Signed with a key that nobody named: that is no news, if it holds.
         (signature, findings) = check(dir, report, &[])?;
     }
@@ -37,7 +42,12 @@ pub(super) fn look(dir: &Path, report: &Report, keys: &[PublicKey]) -> Result<Si
         },
         Signature::Good(signed) => Signed::Yes {
             key: signed.keys.join(", "),
-            name: signed.statement.predicate.service_proxy_conformance.signer.name,
+            name: signed
+                .statement
+                .predicate
+                .service_proxy_conformance
+                .signer
+                .name,
             known: signed.named,
         },
     })

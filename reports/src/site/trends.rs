@@ -121,9 +121,17 @@ fn one(trend: &CandidateTrend, case: &CaseTrend) -> Trend {
     }
     match case.changes.as_slice() {
         [] => facts.push(Text::new("no change of its rate is certain")),
-        changes => facts.extend(changes.iter().map(|change| Text::new(&change_words(change)))),
+        changes => facts.extend(
+            changes
+                .iter()
+                .map(|change| Text::new(&change_words(change))),
+        ),
     }
-    let class = case.points.iter().rev().find_map(|point| point.class.as_deref());
+    let class = case
+        .points
+        .iter()
+        .rev()
+        .find_map(|point| point.class.as_deref());
     let versions = case.versions.iter().filter_map(|version| {
         let rate = rate_words(version.rate?);
         Some((Text::new(&version.version), version.runs, rate))
@@ -205,7 +213,11 @@ fn picture(trend: &CandidateTrend, told: &[&Point]) -> Option<Picture> {
         let (mut lines, mut dots) = (String::new(), String::new());
         let here = told.iter().zip(&rates).enumerate();
         for (x, (_, rate)) in here.filter(|(_, (point, _))| verdict(point) == wanted) {
-            lines.push_str(&format!("M{x}.5 {:.1}V{:.1}", height(rate.low), height(rate.high)));
+            lines.push_str(&format!(
+                "M{x}.5 {:.1}V{:.1}",
+                height(rate.low),
+                height(rate.high)
+            ));
             dots.push_str(&format!("M{x}.5 {:.1}h0", height(rate.rate)));
         }
         (!dots.is_empty()).then(|| Marks {
