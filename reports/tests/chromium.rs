@@ -1,60 +1,22 @@
 //! The page in a real browser: it renders, its filters and links work, and nothing complains.
-//!
-//! The browser is `REPORTS_CHROMIUM`, or the first of the usual names on the path. Without one these tests say that they are skipped, unless
-//! `REPORTS_CHROMIUM` is set: who names a browser wants it used.
-//!
-//! Each look is a browser of its own, which loads the file, runs its script and prints the document as it is then. Its console goes to standard
-//! error.
 
 mod fixture;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::mpsc;
-use std::time::Duration;
-
+use fixture::browser::{Seen, browser, look};
 use fixture::{Run, evidence, hostile};
 use reports::event::Verdict;
 use reports::evidence::{Evidence, collect};
 use reports::{Report, html};
 
-/// A browser needs a second or two to start, and many times that on a machine that is busy with other things.
-const PATIENCE: Duration = Duration::from_secs(100);
-
-const NAMES: [&str; 5] = [
-    "chromium",
-    "chromium-browser",
-    "google-chrome",
-    "google-chrome-stable",
-    "chrome",
-];
-
-fn browser() -> Option<PathBuf> {
-    if let Some(named) = std::env::var_os("REPORTS_CHROMIUM") {
-        return Some(named.into());
-    }
-    let path = std::env::var_os("PATH")?;
-    let dirs: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    let found = NAMES
-        .iter()
-        .flat_map(|name| dirs.iter().map(move |dir| dir.join(name)))
-        .find(|file| file.is_file());
-    if found.is_none() {
-        eprintln!("SKIPPED: there is no Chromium on the path, and REPORTS_CHROMIUM is not set");
-    }
-    found
-}
-
-/// What a browser made of a page.
-struct Seen {
-    /// The document after its script ran.
-    document: String,
-    /// Everything that was said on the console.
-    console: Vec<String>,
-}
-
-impl Seen {
+/// What is seen of a report.
+trait Entries {
     /// Opening tags of the entries, those that are shown.
+    fn shown(&self) -> Vec<String>;
+
+    fn count(&self) -> &str;
+}
+
+impl Entries for Seen {
     fn shown(&self) -> Vec<String> {
         let entries = self.document.split("<details class=\"case").skip(1);
         let tags = entries.map(|rest| rest[..rest.find('>').unwrap()].to_owned());
@@ -66,53 +28,6 @@ impl Seen {
         let text = &self.document[from..];
         let from = text.find('>').unwrap() + 1;
         &text[from..text.find("</p>").unwrap()]
-    }
-}
-
-/// Looks at a page, with a fragment in the address.
-fn look(browser: &Path, page: &str, fragment: &str) -> Seen {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("report.html");
-    std::fs::write(&file, page).unwrap();
-    let address = format!("file://{}{fragment}", file.display());
-    let child = Command::new(browser)
-        .args([
-            "--headless",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-            "--no-first-run",
-            "--disable-extensions",
-            "--enable-logging=stderr",
-            // A sandbox needs namespaces that a container may not have; the page is our own.
-            "--no-sandbox",
-            "--virtual-time-budget=3000",
-            "--dump-dom",
-        ])
-        .arg(format!(
-            "--user-data-dir={}",
-            dir.path().join("profile").display()
-        ))
-        .arg(address)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|error| panic!("failed to start {browser:?}: {error}"));
-    let pid = child.id();
-    let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || sender.send(child.wait_with_output()));
-    let output = match receiver.recv_timeout(PATIENCE) {
-        Ok(output) => output.unwrap(),
-        Err(_) => {
-            let _ = Command::new("kill").arg(pid.to_string()).status();
-            panic!("{browser:?} did not end within {PATIENCE:?}");
-        }
-    };
-    let errors = String::from_utf8_lossy(&output.stderr);
-    let console = errors.lines().filter(|line| line.contains(":CONSOLE"));
-    Seen {
-        document: String::from_utf8_lossy(&output.stdout).into_owned(),
-        console: console.map(str::to_owned).collect(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod fixture;
 
+use fixture::markup::tags;
 use fixture::{HOSTILE, Run, hostile};
 use reports::event::Verdict;
 use reports::evidence::Evidence;
@@ -148,44 +149,6 @@ fn a_candidate_that_fails_everything_still_fits_into_a_comment() {
     let xml = junit::render(&report);
     let document = quick_junit::Report::deserialize_from_str(&xml).unwrap();
     assert_eq!((document.tests, document.failures), (3000, 1000));
-}
-
-/// The tags of a page: their names and attributes, as a browser sees them.
-fn tags(page: &str) -> Vec<(String, Vec<(String, String)>)> {
-    let mut tags = Vec::new();
-    let mut rest = page;
-    while let Some(start) = rest.find('<') {
-        rest = &rest[start + 1..];
-        let name_end = rest.find(|c: char| c.is_whitespace() || c == '>').unwrap();
-        let name = rest[..name_end].to_ascii_lowercase();
-        rest = &rest[name_end..];
-        let mut attributes = Vec::new();
-        loop {
-            rest = rest.trim_start();
-            if let Some(after) = rest.strip_prefix("/>").or_else(|| rest.strip_prefix('>')) {
-                rest = after;
-                break;
-            }
-            let end = rest
-                .find(|c: char| c.is_whitespace() || matches!(c, '=' | '>'))
-                .unwrap();
-            let attribute = rest[..end].to_ascii_lowercase();
-            rest = &rest[end..];
-            let mut value = String::new();
-            if let Some(after) = rest.strip_prefix('=') {
-                let quoted = after.strip_prefix('"').expect("every value is in quotes");
-                let end = quoted.find('"').unwrap();
-                value.push_str(&quoted[..end]);
-                rest = &quoted[end + 1..];
-            }
-            attributes.push((attribute, value));
-        }
-        if matches!(name.as_str(), "script" | "style") {
-            rest = &rest[rest.find("</").unwrap()..];
-        }
-        tags.push((name.trim_end_matches('/').to_owned(), attributes));
-    }
-    tags
 }
 
 #[test]

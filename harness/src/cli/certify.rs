@@ -99,6 +99,9 @@ struct Common {
     /// that is not there yet is begun.
     #[arg(long, value_name = "DIR")]
     resume: Option<PathBuf>,
+    /// Also write `report.tap` (TAP version 14).
+    #[arg(long)]
+    tap: bool,
     /// Stop after the first attempt that fails.
     #[arg(long)]
     fail_fast: bool,
@@ -146,7 +149,7 @@ impl Certify {
             filter: self.filter.map(|_| filter_argument()),
             ..self.common.asked()?
         };
-        Ok(certify(&asked, color)?.0)
+        certified(&asked, color)
     }
 }
 
@@ -159,8 +162,15 @@ impl Run {
             filter: self.filter.map(|_| filter_argument()),
             ..self.common.asked()?
         };
-        Ok(certify(&asked, color)?.0)
+        certified(&asked, color)
     }
+}
+
+/// Runs the cases that are asked for, and tells GitHub where this runs there.
+fn certified(asked: &Asked, color: bool) -> Result<Exit, Failed> {
+    let (exit, report) = certify(asked, color)?;
+    super::github::tell(&report);
+    Ok(exit)
 }
 
 impl Common {
@@ -183,6 +193,7 @@ impl Common {
             for_ms: self.repeat.for_ms(),
             shard: self.repeat.shard,
             classify: self.classify.clone(),
+            tap: self.tap,
             ..Asked::default()
         })
     }
@@ -240,7 +251,8 @@ pub(super) fn certify(asked: &Asked, color: bool) -> Result<(Exit, Report), Fail
     }
     progress.finish();
     driven?;
-    let (report, files) = writing.finish()?;
+    let (report, mut files) = writing.finish()?;
+    files.extend(super::render::tap(asked.tap, &out, &report)?);
     progress.summary(&report, &files, flake_budget);
     super::print(&again(&out, &report));
     Ok((Exit::of(&report, flake_budget), report))

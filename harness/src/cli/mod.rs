@@ -14,6 +14,7 @@ mod drive;
 mod explain;
 mod format;
 mod gate;
+mod github;
 mod history;
 mod hunt;
 mod interrupt;
@@ -22,6 +23,7 @@ pub mod machine;
 mod merge;
 mod pause;
 mod progress;
+mod render;
 mod repeat;
 mod repro;
 mod required;
@@ -30,6 +32,7 @@ mod schema;
 mod selftest;
 mod session;
 mod sign;
+mod site;
 mod soak;
 mod status;
 mod submit;
@@ -87,6 +90,8 @@ enum Command {
     Merge(merge::MergeCommand),
     /// The results of many runs over time: rates, flakes, change points.
     History(history::HistoryCommand),
+    /// Print a report of an earlier run in another format.
+    Render(render::RenderCommand),
     /// Sign a result directory, or make a key to sign with.
     Sign(sign::SignCommand),
     /// Check the signature of a result directory, or a submission as a reviewer would.
@@ -95,6 +100,8 @@ enum Command {
     Submit(submit::SubmitCommand),
     /// Run the upstream end-to-end suite on a cluster, and hold it beside a run of this one.
     Upstream(Box<upstream::UpstreamCommand>),
+    /// Make a static site over many reports.
+    Site(site::SiteCommand),
     /// Test the tests with known-bad proxies.
     Selftest(selftest::SelftestCommand),
     /// Say what this kernel and machine can do, what is missing and how to get it.
@@ -143,10 +150,12 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Command::Gate(command) => command.run(),
         Command::Merge(command) => command.run(),
         Command::History(command) => command.run(),
+        Command::Render(command) => command.run(),
         Command::Sign(command) => command.run(),
         Command::Verify(command) => command.run(),
         Command::Submit(command) => command.run(),
         Command::Upstream(command) => command.run(),
+        Command::Site(command) => command.run(),
         Command::Selftest(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Cluster(command) => command.run(),

@@ -60,6 +60,8 @@ pub(super) struct Asked {
     pub canaries: bool,
     /// What is known to fail.
     pub waivers: Option<PathBuf>,
+    /// Whether `report.tap` is written at the end.
+    pub tap: bool,
 }
 
 /// A run that is ready to make attempts.

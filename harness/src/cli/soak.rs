@@ -70,6 +70,9 @@ pub struct SoakCommand {
     /// With `--out` naming the same directory, a soak that is not there yet is begun.
     #[arg(long, value_name = "DIR")]
     resume: Option<PathBuf>,
+    /// Also write `report.tap` (TAP version 14).
+    #[arg(long)]
+    tap: bool,
     /// Add the run to this history at its end; `harness history --db FILE` reads it.
     #[arg(long, value_name = "FILE")]
     history: Option<PathBuf>,
@@ -145,11 +148,14 @@ impl SoakCommand {
         }
         progress.finish();
         driven?;
-        let (report, files) = writing.finish()?;
+        let out = writing.dir().to_path_buf();
+        let (report, mut files) = writing.finish()?;
+        files.extend(super::render::tap(self.tap, &out, &report)?);
         progress.summary(&report, &files, 0);
         if let Some(file) = &self.history {
             history::import_report(file, &report)?;
         }
+        super::github::tell(&report);
         Ok(Exit::of(&report, 0))
     }
 }

@@ -31,7 +31,10 @@ pub fn harness(directory: &Path, args: &[&str]) -> Command {
         .args(args)
         .stdin(Stdio::null())
         .env_remove("HARNESS_LOG")
-        .env_remove("NO_COLOR");
+        .env_remove("NO_COLOR")
+        // These tests may run on GitHub, and say nothing there.
+        .env_remove("GITHUB_ACTIONS")
+        .env_remove("GITHUB_STEP_SUMMARY");
     command
 }
 

@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use render::p_words;
 pub use slower::Slower;
 
 use crate::event::Verdict;

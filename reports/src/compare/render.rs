@@ -166,7 +166,7 @@ fn rate(rate: Rate) -> String {
     format!("{}/{} failed", rate.failed, rate.of)
 }
 
-fn p_words(p: f64) -> String {
+pub(crate) fn p_words(p: f64) -> String {
     if p >= 0.001 {
         format!("{p:.3}")
     } else {

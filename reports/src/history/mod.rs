@@ -15,6 +15,7 @@
 mod change;
 mod export;
 mod import;
+mod memory;
 mod prune;
 mod read;
 mod schema;
@@ -31,6 +32,7 @@ pub use export::{EXPORT_FORMAT_VERSION, Export};
 pub use import::Imported;
 pub use prune::Pruned;
 pub use show::{candidate_text, case_text, clean_runs_text, flakes_text, runs_text};
+pub(crate) use show::{change_words, minute, percent, sighting};
 pub use trend::{
     ALPHA, CandidateTrend, CaseTrend, ChangePoint, CleanRuns, Flake, Point, RunRow, Sighting,
     SignatureTrend, VersionRate,

@@ -215,7 +215,7 @@ fn signatures(all: &[SignatureTrend]) -> String {
     text
 }
 
-fn change_words(change: &ChangePoint) -> String {
+pub(crate) fn change_words(change: &ChangePoint) -> String {
     format!(
         "changed from {} to {} at {} (p {:.1e})",
         percent(change.before.rate),
@@ -237,7 +237,7 @@ fn words(rate: Rate) -> String {
 }
 
 /// With as many digits as a small rate needs.
-fn percent(share: f64) -> String {
+pub(crate) fn percent(share: f64) -> String {
     let value = share * 100.0;
     let digits = match value {
         v if v == 0.0 || v >= 10.0 => 0,
@@ -248,11 +248,11 @@ fn percent(share: f64) -> String {
     format!("{value:.digits$} %")
 }
 
-fn sighting(seen: &Sighting) -> String {
+pub(crate) fn sighting(seen: &Sighting) -> String {
     format!("{} in {}", minute(&seen.time), one_line(&seen.version))
 }
 
 /// The minute of a time that is written in full.
-fn minute(time: &str) -> String {
+pub(crate) fn minute(time: &str) -> String {
     time.get(..16).unwrap_or(time).replace('T', " ")
 }

@@ -56,7 +56,7 @@ const MAX_AREAS: usize = 200;
 /// Requirements that are shown.
 const MAX_REQUIREMENTS: usize = 2_000;
 
-fn occurring(counts: &Counts) -> Vec<(Mark, u64)> {
+pub(crate) fn occurring(counts: &Counts) -> Vec<(Mark, u64)> {
     CaseVerdict::ALL
         .into_iter()
         .map(|verdict| (verdict.into(), counts.get(verdict)))
@@ -64,7 +64,7 @@ fn occurring(counts: &Counts) -> Vec<(Mark, u64)> {
         .collect()
 }
 
-fn is_violated(requirement: &RequirementResult) -> bool {
+pub(crate) fn is_violated(requirement: &RequirementResult) -> bool {
     matches!(requirement.verdict, CaseVerdict::Fail | CaseVerdict::Flaky)
 }
 
@@ -73,7 +73,7 @@ fn violated(requirements: &[&RequirementResult]) -> usize {
 }
 
 /// The worst verdict of an area's cases and of its rules: a case of another area may violate one, and then this area is not fine.
-fn with_rules(cases: CaseVerdict, requirements: &[&RequirementResult]) -> CaseVerdict {
+pub(crate) fn with_rules(cases: CaseVerdict, requirements: &[&RequirementResult]) -> CaseVerdict {
     let violated = requirements.iter().filter(|r| is_violated(r));
     let all: Counts = violated.map(|r| r.verdict).chain([cases]).collect();
     all.verdict()

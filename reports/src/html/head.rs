@@ -45,15 +45,7 @@ const MAX_PROBLEMS: usize = 20;
 
 impl Head {
     pub fn of(report: &Report) -> Self {
-        let (tone, glyph) = match report.conclusion {
-            Conclusion::Conformant if part(report) => ("open", "✓"),
-            Conclusion::Conformant => ("good", "✓"),
-            Conclusion::ShardPassed => ("open", "✓"),
-            Conclusion::NotConformant => ("bad", "✕"),
-            Conclusion::Flaky => ("doubt", "≈"),
-            Conclusion::Infra => ("doubt", "!"),
-            Conclusion::NothingRan => ("doubt", "○"),
-        };
+        let (tone, glyph) = looks(report.conclusion, part(report));
         let level = |level: &GroupSummary| Level {
             name: Text::new(&level.name),
             verdict: level.verdict.into(),
@@ -73,6 +65,19 @@ impl Head {
             levels: report.levels.iter().map(level).collect(),
             notices: notices(report),
         }
+    }
+}
+
+/// The colours and the sign of a conclusion; of a part of a run, nothing is good.
+pub(crate) fn looks(conclusion: Conclusion, part: bool) -> (&'static str, &'static str) {
+    match conclusion {
+        Conclusion::Conformant if part => ("open", "✓"),
+        Conclusion::Conformant => ("good", "✓"),
+        Conclusion::ShardPassed => ("open", "✓"),
+        Conclusion::NotConformant => ("bad", "✕"),
+        Conclusion::Flaky => ("doubt", "≈"),
+        Conclusion::Infra => ("doubt", "!"),
+        Conclusion::NothingRan => ("doubt", "○"),
     }
 }
 

@@ -15,13 +15,13 @@
 //!
 //! The size is bounded in every direction that a run can grow in: see the `MAX_` constants of the modules.
 
-mod areas;
+pub(crate) mod areas;
 mod cases;
 mod drawing;
 mod grid;
-mod head;
+pub(crate) mod head;
 mod plot;
-mod text;
+pub(crate) mod text;
 mod timeline;
 
 use askama::Template;
@@ -37,7 +37,7 @@ use crate::badge::Badge;
 use crate::evidence::Evidence;
 use crate::model::{CaseVerdict, Measurement, Report};
 
-const STYLE: &str = include_str!("../../templates/style.css");
+pub(crate) const STYLE: &str = include_str!("../../templates/style.css");
 const SCRIPT: &str = include_str!("../../templates/page.js");
 
 /// Causes that are listed.
@@ -78,10 +78,10 @@ struct VerdictCount {
 }
 
 /// A verdict as it is shown: never by its colour alone.
-#[derive(Clone, Copy)]
-struct Mark {
-    word: &'static str,
-    glyph: &'static str,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub word: &'static str,
+    pub glyph: &'static str,
 }
 
 impl From<CaseVerdict> for Mark {
@@ -186,7 +186,7 @@ pub fn render(report: &Report, evidence: &Evidence) -> String {
 }
 
 /// What a content security policy calls a script or style by.
-fn digest(text: &str) -> String {
+pub(crate) fn digest(text: &str) -> String {
     let digest = Sha256::digest(text.as_bytes());
     let digest = base64::engine::general_purpose::STANDARD.encode(digest);
     format!("sha256-{digest}")

@@ -4,11 +4,11 @@ use std::fmt;
 
 use crate::text::{one_line, shortened, visible};
 
-pub(super) use crate::markdown::{duration, number, plural};
+pub(crate) use crate::markdown::{duration, number, plural};
 
 /// A text out of the log or the evidence, in which nothing is invisible. The templates escape it once more for HTML.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Text(String);
+pub(crate) struct Text(String);
 
 impl Text {
     /// The whole text, in one line.
