@@ -156,7 +156,8 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     match result {
         Ok(exit) => exit.into(),
         Err(failure) => {
-            eprintln!("error: {}", failure.message);
+            // It may hold what somebody else wrote, which is not to act in a terminal.
+            eprintln!("error: {}", reports::text::visible(&failure.message));
             failure.exit.into()
         }
     }

@@ -3,7 +3,7 @@
 //! Substitution works on the text, before it is read as a document, so that every message carries the line the
 //! author wrote. A variable is `$(name)`; see [`variables`] for what there is.
 
-use std::{collections::BTreeMap, fmt, path::Path, sync::Arc};
+use std::{collections::BTreeMap, fmt, io::Read as _, path::Path, sync::Arc};
 
 use netlab::{plan::Plan, topology as lab};
 use serde::Deserialize;
@@ -116,10 +116,17 @@ impl Case {
     }
 }
 
+/// The largest file that is read, in bytes: a hundred times the largest document of the catalogue. Another one is a mistake.
+pub const MAX_FILE: u64 = 1 << 20;
+/// Most cases of one document. Each axis multiplies them, so a few lines can ask for more than fit into memory.
+pub const MAX_CASES: usize = 10_000;
+/// Most bytes of one file's documents together, with the empty lines that keep their line numbers.
+const MAX_PADDED: usize = 16 << 20;
+
 /// Reads documents from a file on disk.
 pub fn read_file(path: &Path) -> Result<Vec<Document>, Problem> {
     let name: Arc<str> = path.display().to_string().into();
-    let text = std::fs::read_to_string(path).map_err(|error| Problem {
+    let text = read_text(path).map_err(|error| Problem {
         file: name.clone(),
         line: 0,
         message: format!("cannot be read: {error}"),
@@ -127,12 +134,29 @@ pub fn read_file(path: &Path) -> Result<Vec<Document>, Problem> {
     read_documents(&name, &text)
 }
 
+/// The text of a file that somebody wrote by hand.
+///
+/// # Errors
+/// When it cannot be read, is no text, or is larger than [`MAX_FILE`].
+pub fn read_text(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    let file = std::fs::File::open(path)?;
+    // A device has no size and no end.
+    file.take(MAX_FILE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(std::io::Error::other(format!(
+            "it is larger than {MAX_FILE} bytes"
+        )));
+    }
+    Ok(text)
+}
+
 /// Reads the documents of a text: one file may hold several, separated by `---`.
 pub fn read_documents(file: &str, text: &str) -> Result<Vec<Document>, Problem> {
     let file: Arc<str> = file.into();
     let mut documents = Vec::new();
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
-    let mut start = 0;
+    let (mut start, mut bytes) = (0, 0);
     for at in 0..=lines.len() {
         if at == lines.len() || lines[at].trim_end() == "---" {
             let body: String = lines[start..at].concat();
@@ -142,6 +166,14 @@ pub fn read_documents(file: &str, text: &str) -> Result<Vec<Document>, Problem> 
             {
                 // Empty lines in front keep the line numbers of the file.
                 let padded = "\n".repeat(start) + &body;
+                bytes += padded.len();
+                if bytes > MAX_PADDED {
+                    return Err(Problem {
+                        file,
+                        line: start as u64 + 1,
+                        message: "holds too many documents: write them into several files".into(),
+                    });
+                }
                 documents.push(read_document(&file, padded)?);
             }
             start = at + 1;
@@ -215,6 +247,15 @@ fn read_document(file: &Arc<str>, text: String) -> Result<Document, Problem> {
                 ));
             }
         }
+    }
+    let sizes = header.matrix.values().map(Vec::len);
+    if sizes.fold(1, usize::saturating_mul) > MAX_CASES {
+        return Err(at_key(
+            file,
+            &text,
+            "matrix",
+            format!("has more than {MAX_CASES} combinations"),
+        ));
     }
     for (excluded, value) in header.exclude.iter().flatten() {
         let Some(values) = header.matrix.get(excluded) else {
