@@ -20,6 +20,7 @@ mod pipelines;
 mod prepared;
 mod repeat;
 mod repro;
+mod scratch;
 mod scripts;
 mod soak;
 mod submission;

@@ -739,8 +739,8 @@ fn measurements(measured: BTreeMap<(String, String), Vec<f64>>, drawn: bool) -> 
     measured.into_iter().filter_map(distribution).collect()
 }
 
-/// Attempts that are counted for a message; a run of a hundred thousand attempts per case is one without end.
-const MOST_TOLD: usize = 100_000;
+/// Attempts per case among which those of a shard are counted for a message.
+const MOST_TOLD: u32 = 100_000;
 
 /// Cases of a completed run with fewer attempts than asked for: some of the log, or of the run, is missing.
 fn missing_attempts(cases: &[CaseResult], options: &Options) -> Option<String> {
@@ -761,7 +761,11 @@ fn missing_attempts(cases: &[CaseResult], options: &Options) -> Option<String> {
     let mut short = cases.iter().filter(missing);
     let first = short.next()?;
     let (id, done, more) = (&first.id, first.attempts.len(), short.count());
-    let (wanted, others) = (wanted(first, MOST_TOLD), and_more(more));
+    let wanted = match shard {
+        Some(_) if runs > MOST_TOLD => "more".to_owned(),
+        _ => wanted(first, usize::MAX).to_string(),
+    };
+    let others = and_more(more);
     Some(format!("case {id} has {done} of {wanted} attempts{others}"))
 }
 
