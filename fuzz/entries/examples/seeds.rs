@@ -15,6 +15,7 @@ fn main() -> std::io::Result<()> {
         ("scenario", seeds::scenarios()),
         ("manifest", seeds::manifests()),
         ("requirements", seeds::requirements()),
+        ("gate", seeds::gate()),
         ("filter", seeds::filters()),
     ] {
         let directory = Path::new(&root).join(target);

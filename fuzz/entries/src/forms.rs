@@ -1,7 +1,10 @@
 //! A report in all of its forms, and what holds of every report, whatever log it comes from.
 
+use std::collections::BTreeSet;
+
 use reports::compare::Comparison;
 use reports::evidence::Evidence;
+use reports::gate::{Gate, Rules};
 use reports::{Report, badge, html, json, junit, markdown};
 
 /// Renders a report in every way and checks what has to hold.
@@ -24,6 +27,21 @@ pub fn check(report: &Report) {
     assert!(!same.is_worse(), "a run is worse than itself");
     inert(&same.text(), "compare");
     inert(&same.markdown(), "compare in Markdown");
+
+    for baseline in [None, Some(report)] {
+        let rules = Rules {
+            baseline,
+            required: BTreeSet::from(["required[ipv4]".to_owned()]),
+            min_cases: 0,
+            skip_budget: 0,
+            flake_budget: 0,
+        };
+        let gate = Gate::of(report, &rules);
+        let ran = report.cases.iter().any(|case| case.id == "required[ipv4]");
+        assert!(gate.exit_code != 0 || ran, "what is required is not there");
+        inert(&gate.text(), "gate");
+        inert(&gate.markdown(), "gate in Markdown");
+    }
 }
 
 /// A log can claim what it likes: nothing but attempts that passed makes a run conformant.

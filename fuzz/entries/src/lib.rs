@@ -101,6 +101,17 @@ pub fn requirements(bytes: &[u8]) -> Result<(), Refused> {
         .map_err(said)
 }
 
+/// Files that a gate is asked with: waivers, and required cases.
+///
+/// # Errors
+/// When it is neither.
+pub fn gate(bytes: &[u8]) -> Result<(), Refused> {
+    let text = text(bytes)?;
+    let waivers = harness::cli::check_waivers(text).map_err(said);
+    let required = harness::cli::check_required(text).map_err(said);
+    waivers.or(required)
+}
+
 /// A filter expression.
 ///
 /// # Errors

@@ -168,7 +168,7 @@ fn nesting() {
         assert!(limit::within(format!("{log_line}\n").as_bytes(), fuzz_entries::log).is_err());
         for text in [&brackets, &maps, &dashes] {
             let scenario = format!("id: a\ntitle: A\nrequirement: [A-1]\nsteps:\n  - apply: {text}");
-            for reader in [fuzz_entries::scenario, fuzz_entries::manifest, fuzz_entries::requirements] {
+            for reader in [fuzz_entries::scenario, fuzz_entries::manifest, fuzz_entries::requirements, fuzz_entries::gate] {
                 assert!(limit::within(scenario.as_bytes(), reader).is_err());
                 assert!(limit::within(text.as_bytes(), reader).is_err());
             }
@@ -204,7 +204,7 @@ fn aliases_of_aliases() {
         list.push_str(&format!("  - &b{n} [{}]\n", before.trim_end_matches(", ")));
     }
     text.push_str(&list);
-    for reader in [fuzz_entries::scenario, fuzz_entries::manifest, fuzz_entries::requirements] {
+    for reader in [fuzz_entries::scenario, fuzz_entries::manifest, fuzz_entries::requirements, fuzz_entries::gate] {
         assert!(limit::within(text.as_bytes(), reader).is_err());
         assert!(limit::within(list.as_bytes(), reader).is_err());
     }

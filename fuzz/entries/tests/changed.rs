@@ -91,6 +91,12 @@ proptest! {
     }
 
     #[test]
+    fn gate(seed in one_of(seeds::gate()), values in change::changes(), bytes in change::changes()) {
+        read(fuzz_entries::gate, &changed_document(&seed, &values));
+        read(fuzz_entries::gate, &changed_bytes(&seed, &bytes));
+    }
+
+    #[test]
     fn filters(seed in one_of(seeds::filters()), bytes in change::changes()) {
         read(fuzz_entries::filter, &changed_bytes(&seed, &bytes));
     }
@@ -104,6 +110,7 @@ fn the_inputs_before_the_changes_are_accepted() {
         (seeds::reports(), fuzz_entries::report),
         (seeds::scenarios(), fuzz_entries::scenario),
         (seeds::requirements(), fuzz_entries::requirements),
+        (seeds::gate(), fuzz_entries::gate),
         (seeds::filters(), fuzz_entries::filter),
     ] {
         for (name, seed) in seeds {

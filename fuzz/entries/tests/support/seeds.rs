@@ -117,6 +117,28 @@ pub fn requirements() -> Vec<(&'static str, String)> {
     vec![("requirements", scenarios::REQUIREMENTS.to_owned())]
 }
 
+/// Waivers and required cases.
+pub fn gate() -> Vec<(&'static str, String)> {
+    const WAIVERS: &str = "
+waivers:
+  - case: clusterip-basic[ipv4,TCP]
+    reason: the kernel of our runners
+    issue: https://example.org/issues/1
+    expires: 2026-12-31
+    owner: somebody
+    mayPass: true
+  - requirement: SVC-CIP-1
+    reason: to be fixed
+    issue: https://example.org/issues/2
+    expires: 2026-12-31
+    owner: somebody
+";
+    const REQUIRED: &str = "cases:\n  - a\n  - b[ipv4,TCP]\n  - 'it''s: odd'\n";
+    [("waivers", WAIVERS), ("required", REQUIRED)]
+        .map(|(name, text)| (name, text.to_owned()))
+        .to_vec()
+}
+
 /// Filter expressions.
 pub fn filters() -> Vec<(&'static str, String)> {
     let all = [
