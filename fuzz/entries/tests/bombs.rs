@@ -40,7 +40,11 @@ fn a_shard_of_a_run_without_end() {
             },
             &[],
         );
-        assert_eq!(limit::within(&bytes, fuzz_entries::log), Ok(()), "{index}/{of}");
+        assert_eq!(
+            limit::within(&bytes, fuzz_entries::log),
+            Ok(()),
+            "{index}/{of}"
+        );
     }
     for (index, of) in [(0, 8), (9, 8), (0, 0), (1, u32::MAX), (u32::MAX, u32::MAX)] {
         let bytes = log(
@@ -116,7 +120,9 @@ fn many_of_everything() {
     let planned = start["cases"][0].clone();
     let requirement = start["requirements"][0].clone();
     let of_case = |kind: &str| {
-        let found = lines.iter().find(|line| line["type"] == kind && line["case"] == "fail[ipv4]");
+        let found = lines
+            .iter()
+            .find(|line| line["type"] == kind && line["case"] == "fail[ipv4]");
         found.expect(kind).clone()
     };
     let (started, finished) = (of_case("attemptStarted"), of_case("attemptFinished"));
@@ -164,18 +170,32 @@ fn nesting() {
         let brackets = "[".repeat(depth);
         let maps = "{a: ".repeat(depth);
         let dashes = "- ".repeat(depth.min(5000));
-        let log_line = format!("{{\"seq\":0,\"time\":\"\",\"type\":\"runFinished\",\"reason\":\"completed\",\"new\":{brackets}");
+        let log_line = format!(
+            "{{\"seq\":0,\"time\":\"\",\"type\":\"runFinished\",\"reason\":\"completed\",\"new\":{brackets}"
+        );
         assert!(limit::within(format!("{log_line}\n").as_bytes(), fuzz_entries::log).is_err());
         for text in [&brackets, &maps, &dashes] {
-            let scenario = format!("id: a\ntitle: A\nrequirement: [A-1]\nsteps:\n  - apply: {text}");
-            for reader in [fuzz_entries::scenario, fuzz_entries::manifest, fuzz_entries::requirements, fuzz_entries::gate] {
+            let scenario =
+                format!("id: a\ntitle: A\nrequirement: [A-1]\nsteps:\n  - apply: {text}");
+            for reader in [
+                fuzz_entries::scenario,
+                fuzz_entries::manifest,
+                fuzz_entries::requirements,
+                fuzz_entries::gate,
+            ] {
                 assert!(limit::within(scenario.as_bytes(), reader).is_err());
                 assert!(limit::within(text.as_bytes(), reader).is_err());
             }
         }
-        says(limit::within("(".repeat(depth).as_bytes(), fuzz_entries::filter), "");
+        says(
+            limit::within("(".repeat(depth).as_bytes(), fuzz_entries::filter),
+            "",
+        );
         let _ = limit::within("not ".repeat(depth).as_bytes(), fuzz_entries::filter);
-        let _ = limit::within(format!("{}a", "not ".repeat(depth)).as_bytes(), fuzz_entries::filter);
+        let _ = limit::within(
+            format!("{}a", "not ".repeat(depth)).as_bytes(),
+            fuzz_entries::filter,
+        );
     }
 }
 
@@ -185,7 +205,10 @@ fn a_matrix_of_all_combinations() {
         .map(|n| format!("  axis{n}: [a, b, c, d, e, f, g, h, i, j]\n"))
         .collect();
     let text = format!("id: a\ntitle: A\nrequirement: [A-1]\nmatrix:\n{axes}steps: []\n");
-    says(limit::within(text.as_bytes(), fuzz_entries::scenario), "hostile.yaml:4: ");
+    says(
+        limit::within(text.as_bytes(), fuzz_entries::scenario),
+        "hostile.yaml:4: ",
+    );
 }
 
 #[test]
@@ -204,7 +227,12 @@ fn aliases_of_aliases() {
         list.push_str(&format!("  - &b{n} [{}]\n", before.trim_end_matches(", ")));
     }
     text.push_str(&list);
-    for reader in [fuzz_entries::scenario, fuzz_entries::manifest, fuzz_entries::requirements, fuzz_entries::gate] {
+    for reader in [
+        fuzz_entries::scenario,
+        fuzz_entries::manifest,
+        fuzz_entries::requirements,
+        fuzz_entries::gate,
+    ] {
         assert!(limit::within(text.as_bytes(), reader).is_err());
         assert!(limit::within(list.as_bytes(), reader).is_err());
     }
@@ -213,8 +241,15 @@ fn aliases_of_aliases() {
 #[test]
 fn variables_in_variables() {
     let line = "$(pod.a.ip)".repeat(20_000);
-    for text in [line, "$(".repeat(100_000), "$()".repeat(50_000), "$(a".to_owned()] {
-        let scenario = format!("id: a\ntitle: '{text}'\nrequirement: [A-1]\ntopology: {{pods: [{{name: a, node: node1}}]}}\nsteps: [{{converge: {{}}}}]\n");
+    for text in [
+        line,
+        "$(".repeat(100_000),
+        "$()".repeat(50_000),
+        "$(a".to_owned(),
+    ] {
+        let scenario = format!(
+            "id: a\ntitle: '{text}'\nrequirement: [A-1]\ntopology: {{pods: [{{name: a, node: node1}}]}}\nsteps: [{{converge: {{}}}}]\n"
+        );
         assert!(limit::within(scenario.as_bytes(), fuzz_entries::scenario).is_err());
         let manifest = format!("name: a\nprocess: {{command: [\"{text}\"]}}\n");
         assert!(limit::within(manifest.as_bytes(), fuzz_entries::manifest).is_err());
@@ -226,9 +261,16 @@ fn a_world_for_everybody() {
     let pods: String = (0..30_000)
         .map(|n| format!("    - {{name: p{n}, node: node1}}\n"))
         .collect();
-    let nodes: String = (0..30_000).map(|n| format!("    - {{name: n{n}}}\n")).collect();
+    let nodes: String = (0..30_000)
+        .map(|n| format!("    - {{name: n{n}}}\n"))
+        .collect();
     for topology in [format!("  pods:\n{pods}"), format!("  nodes:\n{nodes}")] {
-        let text = format!("id: a\ntitle: A\nrequirement: [A-1]\ntopology:\n{topology}steps: [{{converge: {{}}}}]\n");
-        says(limit::within(text.as_bytes(), fuzz_entries::scenario), "room for");
+        let text = format!(
+            "id: a\ntitle: A\nrequirement: [A-1]\ntopology:\n{topology}steps: [{{converge: {{}}}}]\n"
+        );
+        says(
+            limit::within(text.as_bytes(), fuzz_entries::scenario),
+            "room for",
+        );
     }
 }

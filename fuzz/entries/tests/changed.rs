@@ -15,10 +15,14 @@ type Reader = fn(&[u8]) -> Result<(), fuzz_entries::Refused>;
 fn changed_log(seed: &str, values: &[Change], bytes: &[Change]) -> Vec<u8> {
     let lines = seed.lines().map(serde_json::from_str::<Value>);
     let mut lines: Vec<Value> = lines.map(|line| line.expect("a valid log")).collect();
-    values.iter().for_each(|change| change::values(&mut lines, *change));
+    values
+        .iter()
+        .for_each(|change| change::values(&mut lines, *change));
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
     let mut text = text.into_bytes();
-    bytes.iter().for_each(|change| change::bytes(&mut text, *change));
+    bytes
+        .iter()
+        .for_each(|change| change::bytes(&mut text, *change));
     text
 }
 
@@ -26,14 +30,18 @@ fn changed_log(seed: &str, values: &[Change], bytes: &[Change]) -> Vec<u8> {
 fn changed_document(seed: &str, values: &[Change]) -> Vec<u8> {
     let document: Value = serde_saphyr::from_str(seed).expect("a valid document");
     let mut documents = vec![document];
-    values.iter().for_each(|change| change::values(&mut documents, *change));
+    values
+        .iter()
+        .for_each(|change| change::values(&mut documents, *change));
     let texts = documents.iter().map(|document| format!("{document:#}\n"));
     texts.collect::<Vec<_>>().join("---\n").into_bytes()
 }
 
 fn changed_bytes(seed: &str, bytes: &[Change]) -> Vec<u8> {
     let mut text = seed.as_bytes().to_vec();
-    bytes.iter().for_each(|change| change::bytes(&mut text, *change));
+    bytes
+        .iter()
+        .for_each(|change| change::bytes(&mut text, *change));
     text
 }
 

@@ -96,7 +96,11 @@ impl Place {
     }
 
     fn run(&self, script: &str, env: &[(&str, &str)], args: &[&str]) -> Finished {
-        let all = [&[("PATH", self.path.as_str()), ("GITHUB_REPOSITORY", "o/r")], env].concat();
+        let all = [
+            &[("PATH", self.path.as_str()), ("GITHUB_REPOSITORY", "o/r")],
+            env,
+        ]
+        .concat();
         let mut command = command(self.root(), script, &all);
         command.args(args);
         finished(command)
@@ -116,7 +120,11 @@ impl Place {
         let mut issues = self.issues();
         assert_eq!(issues.len(), 1);
         change(&mut issues[0]);
-        write(self.root(), "issues.json", &serde_json::to_string(&issues).expect("JSON"));
+        write(
+            self.root(),
+            "issues.json",
+            &serde_json::to_string(&issues).expect("JSON"),
+        );
     }
 
     fn writes(&self) -> String {
@@ -131,7 +139,11 @@ impl Place {
 }
 
 fn failure(family: &str, message: &str) -> Failure {
-    let address = if family == "ipv6" { "[fd00:96::101]" } else { "10.96.0.10" };
+    let address = if family == "ipv6" {
+        "[fd00:96::101]"
+    } else {
+        "10.96.0.10"
+    };
     Failure {
         requirements: vec!["SVC-CIP-1".into()],
         step: Some(1),
@@ -156,10 +168,17 @@ fn night(run: &str, fails: &[(&str, Failure)], always: &[&str]) -> Report {
             bodies.push(EventBody::AttemptFinished(AttemptFinished {
                 case: id.clone(),
                 attempt,
-                verdict: if failed.is_some() { Verdict::Fail } else { Verdict::Pass },
+                verdict: if failed.is_some() {
+                    Verdict::Fail
+                } else {
+                    Verdict::Pass
+                },
                 duration_ms: 10.0,
                 convergence_ms: None,
-                failures: failed.map(|(_, failure)| failure.clone()).into_iter().collect(),
+                failures: failed
+                    .map(|(_, failure)| failure.clone())
+                    .into_iter()
+                    .collect(),
                 warnings: Vec::new(),
                 skip: None,
                 infra: None,
@@ -170,14 +189,25 @@ fn night(run: &str, fails: &[(&str, Failure)], always: &[&str]) -> Report {
             }));
         }
     }
-    bodies.push(EventBody::RunFinished { reason: FinishReason::Completed, message: None });
+    bodies.push(EventBody::RunFinished {
+        reason: FinishReason::Completed,
+        message: None,
+    });
     let time = format!("2026-11-2{}T01:17:00.000000Z", run.len() % 10);
-    let events = (0..).zip(bodies).map(|(seq, body)| Event { seq, time: time.clone(), body });
+    let events = (0..).zip(bodies).map(|(seq, body)| Event {
+        seq,
+        time: time.clone(),
+        body,
+    });
     Report::from_events(events).expect("a run")
 }
 
 fn flaky(run: &str) -> Report {
-    night(run, &[("one[ipv4]", failure("ipv4", "client was refused"))], &[])
+    night(
+        run,
+        &[("one[ipv4]", failure("ipv4", "client was refused"))],
+        &[],
+    )
 }
 
 #[test]
@@ -186,8 +216,13 @@ fn a_flake_gets_one_issue_however_often_it_is_told() {
     place.report("a.json", &flaky("run-a"));
     place.tell(&["a.json"]);
     assert_eq!(place.writes(), "POST repos/o/r/issues\n");
-    let [issue] = &place.issues()[..] else { panic!("one issue") };
-    assert_eq!(issue["title"], "Flake: example-proxy: SVC-CIP-1 converge refused (pod -> ClusterIP ? ?)");
+    let [issue] = &place.issues()[..] else {
+        panic!("one issue")
+    };
+    assert_eq!(
+        issue["title"],
+        "Flake: example-proxy: SVC-CIP-1 converge refused (pod -> ClusterIP ? ?)"
+    );
     assert_eq!(issue["labels"], json!(["harness-flake"]));
     let body = issue["body"].as_str().expect("a body");
     assert!(body.starts_with("<!-- harness-flake "), "{body}");
@@ -201,12 +236,22 @@ fn a_flake_gets_one_issue_however_often_it_is_told() {
     assert_eq!(place.writes(), "");
 
     // Another night, in the other family: the same flake.
-    let other = night("run-bb", &[("two[ipv4]", failure("ipv6", "client was refused"))], &[]);
+    let other = night(
+        "run-bb",
+        &[("two[ipv4]", failure("ipv6", "client was refused"))],
+        &[],
+    );
     place.report("b.json", &other);
     place.tell(&["b.json"]);
     assert_eq!(place.writes(), "PATCH repos/o/r/issues/1\n");
-    let body = place.issues()[0]["body"].as_str().expect("a body").to_owned();
-    assert!(body.contains("<!-- seen run-a -->") && body.contains("<!-- seen run-bb -->"), "{body}");
+    let body = place.issues()[0]["body"]
+        .as_str()
+        .expect("a body")
+        .to_owned();
+    assert!(
+        body.contains("<!-- seen run-a -->") && body.contains("<!-- seen run-bb -->"),
+        "{body}"
+    );
     place.tell(&["b.json"]);
     assert_eq!(place.writes(), "");
 
@@ -221,7 +266,11 @@ fn a_flake_gets_one_issue_however_often_it_is_told() {
 #[test]
 fn what_always_fails_is_no_flake() {
     let Some(place) = Place::new() else { return };
-    let broken = night("run-a", &[("one[ipv4]", failure("ipv4", "client was refused"))], &["one[ipv4]"]);
+    let broken = night(
+        "run-a",
+        &[("one[ipv4]", failure("ipv4", "client was refused"))],
+        &["one[ipv4]"],
+    );
     place.report("a.json", &broken);
     assert!(place.tell(&["a.json"]).stdout.contains("no flakes"));
     place.report("b.json", &night("run-b", &[], &[]));
@@ -238,15 +287,22 @@ fn what_people_wrote_stays() {
         issue["title"] = "Our own words".into();
         let body = issue["body"].as_str().expect("a body");
         // The page's text field sends lines as Windows has them.
-        issue["body"] = format!("{body}\nIt is the **lock** in `sync`.").replace('\n', "\r\n").into();
+        issue["body"] = format!("{body}\nIt is the **lock** in `sync`.")
+            .replace('\n', "\r\n")
+            .into();
     });
     place.writes();
     place.report("b.json", &flaky("run-bb"));
     place.tell(&["b.json"]);
-    let [issue] = &place.issues()[..] else { panic!("one issue") };
+    let [issue] = &place.issues()[..] else {
+        panic!("one issue")
+    };
     assert_eq!(issue["title"], "Our own words");
     let body = issue["body"].as_str().expect("a body");
-    assert!(body.contains("run-bb") && body.ends_with("\nIt is the **lock** in `sync`."), "{body}");
+    assert!(
+        body.contains("run-bb") && body.ends_with("\nIt is the **lock** in `sync`."),
+        "{body}"
+    );
 }
 
 #[test]
@@ -273,7 +329,10 @@ fn nothing_is_closed_and_what_was_closed_on_purpose_stays_closed() {
     place.tell(&["a.json"]);
     assert_eq!(place.writes(), "");
     place.tell(&["b.json"]);
-    assert_eq!(place.writes(), "PATCH repos/o/r/issues/1\nPOST repos/o/r/issues/1/comments\n");
+    assert_eq!(
+        place.writes(),
+        "PATCH repos/o/r/issues/1\nPOST repos/o/r/issues/1/comments\n"
+    );
     assert_eq!(place.issues()[0]["state"], "open");
 }
 
@@ -284,10 +343,23 @@ fn the_first_sighting_is_kept_and_the_table_ends() {
         place.report("n.json", &flaky(&format!("night-{n:02}")));
         place.tell(&["n.json"]);
     }
-    let body = place.issues()[0]["body"].as_str().expect("a body").to_owned();
+    let body = place.issues()[0]["body"]
+        .as_str()
+        .expect("a body")
+        .to_owned();
     assert_eq!(body.matches("<!-- seen ").count(), 30);
-    for (night, there) in [("00", true), ("01", false), ("10", false), ("11", true), ("39", true)] {
-        assert_eq!(body.contains(&format!("<!-- seen night-{night} -->")), there, "{night}");
+    for (night, there) in [
+        ("00", true),
+        ("01", false),
+        ("10", false),
+        ("11", true),
+        ("39", true),
+    ] {
+        assert_eq!(
+            body.contains(&format!("<!-- seen night-{night} -->")),
+            there,
+            "{night}"
+        );
     }
 }
 
@@ -296,9 +368,18 @@ fn a_dry_run_writes_nothing_and_needs_no_service() {
     let Some(place) = Place::new() else { return };
     place.report("a.json", &flaky("run-a"));
     let said = place.tell(&["--dry-run", "a.json"]).stdout;
-    assert!(said.contains("open: Flake: example-proxy") && said.contains("<!-- harness-flake "), "{said}");
+    assert!(
+        said.contains("open: Flake: example-proxy") && said.contains("<!-- harness-flake "),
+        "{said}"
+    );
     write(place.root(), "broken", "");
-    place.run("flake-issues", &[("GITHUB_REPOSITORY", "")], &["--dry-run", "a.json"]).exits(0);
+    place
+        .run(
+            "flake-issues",
+            &[("GITHUB_REPOSITORY", "")],
+            &["--dry-run", "a.json"],
+        )
+        .exits(0);
     assert_eq!(place.writes(), "");
 }
 
@@ -309,11 +390,17 @@ fn a_bad_night_does_not_flood() {
     for kind in ["a", "b", "c", "d"] {
         let mut one = failure("ipv4", "client was refused");
         one.kind = kind.into();
-        place.report(&format!("{kind}.json"), &night(&format!("run-{kind}"), &[("one[ipv4]", one)], &[]));
+        place.report(
+            &format!("{kind}.json"),
+            &night(&format!("run-{kind}"), &[("one[ipv4]", one)], &[]),
+        );
         names.push(format!("{kind}.json"));
     }
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let said = place.run("flake-issues", &[("HARNESS_MAX_ISSUES", "3")], &names).exits(0).stdout;
+    let said = place
+        .run("flake-issues", &[("HARNESS_MAX_ISSUES", "3")], &names)
+        .exits(0)
+        .stdout;
     assert!(said.contains("1 flakes are without an issue"), "{said}");
     assert_eq!(place.issues().len(), 3);
 }
@@ -323,13 +410,22 @@ fn trouble_is_no_quiet_night() {
     let Some(place) = Place::new() else { return };
     place.report("a.json", &flaky("run-a"));
     place.run("flake-issues", &[], &[]).exits(2);
-    place.run("flake-issues", &[], &["nowhere.json"]).exits(2).says("'nowhere.json' is not there");
+    place
+        .run("flake-issues", &[], &["nowhere.json"])
+        .exits(2)
+        .says("'nowhere.json' is not there");
     write(place.root(), "other.json", "{\"formatVersion\": 1}");
-    place.run("flake-issues", &[], &["other.json"]).exits(2).says("no reports of this suite");
+    place
+        .run("flake-issues", &[], &["other.json"])
+        .exits(2)
+        .says("no reports of this suite");
     write(place.root(), "newer.json", "{\"formatVersion\": 2}");
     place.run("flake-issues", &[], &["newer.json"]).exits(2);
     write(place.root(), "broken", "");
-    place.run("flake-issues", &[], &["a.json"]).exits(4).says("failed to list the issues");
+    place
+        .run("flake-issues", &[], &["a.json"])
+        .exits(4)
+        .says("failed to list the issues");
 }
 
 #[test]
@@ -347,10 +443,18 @@ fn texts_of_candidates_build_nothing() {
     place.report("a.json", &report);
     place.tell(&["a.json"]);
     place.tell(&["a.json"]);
-    let [issue] = &place.issues()[..] else { panic!("one issue") };
+    let [issue] = &place.issues()[..] else {
+        panic!("one issue")
+    };
     let body = issue["body"].as_str().expect("a body");
-    assert_eq!(body.matches("<!-- end of what the harness writes").count(), 1, "{body}");
-    for live in ["@kub", "#1 ", "<img", "](", "**b", "`x`", "\u{1b}", "\u{202e}", "$(touch"] {
+    assert_eq!(
+        body.matches("<!-- end of what the harness writes").count(),
+        1,
+        "{body}"
+    );
+    for live in [
+        "@kub", "#1 ", "<img", "](", "**b", "`x`", "\u{1b}", "\u{202e}", "$(touch",
+    ] {
         assert!(!body.contains(live), "{live:?}: {body}");
     }
     assert!(!issue["title"].as_str().expect("a title").contains('\n'));
@@ -376,12 +480,20 @@ fn the_history_of_the_night_before_is_restored_and_nobody_else_s() {
     let root = place.root();
     write(root, "artifacts.json", "{\"artifacts\": []}");
     let none = place.run("restore-history", &[], &["db/h.sqlite"]).exits(0);
-    assert!(none.stdout.contains("the history begins now"), "{}", none.stdout);
+    assert!(
+        none.stdout.contains("the history begins now"),
+        "{}",
+        none.stdout
+    );
 
     for run in [1, 2, 3, 4] {
         let directory = root.join(format!("artifacts/{run}"));
         fs::create_dir_all(&directory).expect("a directory");
-        write(&directory, "harness-history.sqlite", &format!("night {run}"));
+        write(
+            &directory,
+            "harness-history.sqlite",
+            &format!("night {run}"),
+        );
     }
     let mut expired = artifact(4, "main", 7, "2026-11-25T00:00:00Z");
     expired["expired"] = true.into();
@@ -395,12 +507,18 @@ fn the_history_of_the_night_before_is_restored_and_nobody_else_s() {
     ]});
     write(root, "artifacts.json", &listed.to_string());
     place.run("restore-history", &[], &["db/h.sqlite"]).exits(0);
-    assert_eq!(fs::read_to_string(root.join("db/h.sqlite")).expect("it is there"), "night 2");
+    assert_eq!(
+        fs::read_to_string(root.join("db/h.sqlite")).expect("it is there"),
+        "night 2"
+    );
 
     // One that is there and cannot be had must not be replaced by a new one.
     fs::remove_dir_all(root.join("artifacts/2")).expect("it was there");
     fs::remove_dir_all(root.join("db")).expect("it was there");
-    place.run("restore-history", &[], &["db/h.sqlite"]).exits(4).says("failed to restore the history");
+    place
+        .run("restore-history", &[], &["db/h.sqlite"])
+        .exits(4)
+        .says("failed to restore the history");
     assert!(!root.join("db/h.sqlite").exists());
 }
 
@@ -422,7 +540,10 @@ fn a_night_goes_into_history_site_and_issues() {
         ("HARNESS_KEEP", "3650d"),
     ];
     let said = place.run("publish-soak", &env, &[]).exits(0).stdout;
-    assert!(said.contains("run-a added") && said.contains("run-bb added"), "{said}");
+    assert!(
+        said.contains("run-a added") && said.contains("run-bb added"),
+        "{said}"
+    );
     assert_eq!(place.issues().len(), 1, "one flake");
     let again = place.run("publish-soak", &env, &[]).exits(0).stdout;
     assert!(again.contains("run-a is there already"), "{again}");
@@ -431,5 +552,8 @@ fn a_night_goes_into_history_site_and_issues() {
     fs::remove_dir_all(root.join("results/soak-1")).expect("it was there");
     place.run("publish-soak", &env, &[]).exits(4);
     let wrong = [&env[..], &[("HARNESS_ISSUES", "maybe")]].concat();
-    place.run("publish-soak", &wrong, &[]).exits(2).says("'maybe' is none of");
+    place
+        .run("publish-soak", &wrong, &[])
+        .exits(2)
+        .says("'maybe' is none of");
 }

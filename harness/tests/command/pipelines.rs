@@ -112,10 +112,18 @@ fn used(text: &str, context: &str) -> BTreeSet<String> {
 /// Steps that run something: the script that each calls, and its environment.
 fn steps(document: &Value) -> Vec<(String, BTreeSet<String>)> {
     let mut steps = Vec::new();
-    for step in all(document, "steps").into_iter().flat_map(|steps| steps.as_array().expect("a list")) {
+    for step in all(document, "steps")
+        .into_iter()
+        .flat_map(|steps| steps.as_array().expect("a list"))
+    {
         let Some(run) = step["run"].as_str() else {
-            let uses = step["uses"].as_str().expect("a step runs or uses something");
-            assert!(uses.starts_with("actions/"), "{uses}: only GitHub's own actions");
+            let uses = step["uses"]
+                .as_str()
+                .expect("a step runs or uses something");
+            assert!(
+                uses.starts_with("actions/"),
+                "{uses}: only GitHub's own actions"
+            );
             assert!(uses.contains('@'), "{uses} has no version");
             continue;
         };
@@ -132,13 +140,18 @@ fn steps(document: &Value) -> Vec<(String, BTreeSet<String>)> {
 fn the_action_hands_every_input_to_the_script() {
     let source = text("ci/action/action.yml");
     let action = yaml("ci/action/action.yml");
-    let declared: BTreeSet<String> = keys(&action["inputs"]).into_iter().map(str::to_owned).collect();
+    let declared: BTreeSet<String> = keys(&action["inputs"])
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
     assert_eq!(used(&source, "inputs"), declared);
     let steps = steps(&action["runs"]);
     let [(run, env)] = &steps[..] else {
         panic!("one command: {steps:?}");
     };
-    let script = run.strip_prefix("exec \"$GITHUB_ACTION_PATH/../").and_then(|rest| rest.strip_suffix('"'));
+    let script = run
+        .strip_prefix("exec \"$GITHUB_ACTION_PATH/../")
+        .and_then(|rest| rest.strip_suffix('"'));
     let script = script.expect("a script beside the action's directory");
     assert!(root().join("ci/action/..").join(script).exists());
     // Whatever the script reads can be said, but for what only machines of one's own need.
@@ -153,7 +166,10 @@ fn the_action_hands_every_input_to_the_script() {
     for output in &told {
         assert!(written.contains(&format!("output {output} ")), "{output}");
     }
-    let declared: BTreeSet<String> = keys(&action["outputs"]).into_iter().map(str::to_owned).collect();
+    let declared: BTreeSet<String> = keys(&action["outputs"])
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
     assert_eq!(declared, told);
 }
 
@@ -164,17 +180,34 @@ fn the_nightly_workflow_calls_scripts_and_gives_no_rights_to_candidates() {
     let workflow = yaml(PATH);
     // `on` is a truth value in the YAML of some readers.
     let on = workflow.get("on").or(workflow.get("true")).expect("on");
-    let declared: BTreeSet<String> = keys(&on["workflow_call"]["inputs"]).into_iter().map(str::to_owned).collect();
+    let declared: BTreeSet<String> = keys(&on["workflow_call"]["inputs"])
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
     assert_eq!(used(&source, "inputs"), declared);
     let jobs = &workflow["jobs"];
     assert_eq!(workflow["permissions"], serde_json::json!({}));
     for (name, job) in jobs.as_object().expect("jobs") {
         let rights = keys(&job["permissions"]);
-        let writes = job["permissions"].as_object().expect("rights").values().any(|right| right != "read");
-        assert_eq!(writes, matches!(name.as_str(), "publish" | "pages"), "{name}: {rights:?}");
-        assert!(job["timeout-minutes"].is_number() || job["timeout-minutes"].is_string(), "{name}");
+        let writes = job["permissions"]
+            .as_object()
+            .expect("rights")
+            .values()
+            .any(|right| right != "read");
+        assert_eq!(
+            writes,
+            matches!(name.as_str(), "publish" | "pages"),
+            "{name}: {rights:?}"
+        );
+        assert!(
+            job["timeout-minutes"].is_number() || job["timeout-minutes"].is_string(),
+            "{name}"
+        );
         for step in job["steps"].as_array().expect("steps") {
-            if step["uses"].as_str().is_some_and(|uses| uses.starts_with("actions/checkout@")) {
+            if step["uses"]
+                .as_str()
+                .is_some_and(|uses| uses.starts_with("actions/checkout@"))
+            {
                 assert_eq!(step["with"]["persist-credentials"], false, "{name}");
             }
         }
@@ -182,7 +215,10 @@ fn the_nightly_workflow_calls_scripts_and_gives_no_rights_to_candidates() {
             let words: Vec<&str> = run.split(' ').filter(|word| *word != "exec").collect();
             let Some(script) = words[0].strip_prefix("./.harness/ci/") else {
                 // The caller's own script.
-                assert_eq!((run.as_str(), env.len()), ("exec \"$GITHUB_WORKSPACE/$SETUP\"", 1));
+                assert_eq!(
+                    (run.as_str(), env.len()),
+                    ("exec \"$GITHUB_WORKSPACE/$SETUP\"", 1)
+                );
                 continue;
             };
             assert!(SCRIPTS.contains(&script), "{script}");
@@ -202,13 +238,23 @@ fn the_gitlab_template_takes_the_reports_that_are_written() {
     let template = yaml("ci/gitlab/harness.gitlab-ci.yml");
     let base = &template[".harness"];
     assert_eq!(base["retry"], 0, "nothing is retried to green");
-    let out = base["variables"]["HARNESS_OUT"].as_str().expect("a directory");
-    let out = out.strip_prefix("$CI_PROJECT_DIR/").expect("below the project, as artifacts have to be");
-    assert_eq!(base["artifacts"]["paths"][0].as_str(), Some(format!("{out}/").as_str()));
+    let out = base["variables"]["HARNESS_OUT"]
+        .as_str()
+        .expect("a directory");
+    let out = out
+        .strip_prefix("$CI_PROJECT_DIR/")
+        .expect("below the project, as artifacts have to be");
+    assert_eq!(
+        base["artifacts"]["paths"][0].as_str(),
+        Some(format!("{out}/").as_str())
+    );
     let junit = base["artifacts"]["reports"]["junit"].as_str();
     assert_eq!(junit, Some(format!("{out}/results/junit.xml").as_str()));
     assert_eq!(base["artifacts"]["when"], "always");
-    for (job, script) in [(".harness-certify", "run-gate"), (".harness-soak", "run-soak")] {
+    for (job, script) in [
+        (".harness-certify", "run-gate"),
+        (".harness-soak", "run-soak"),
+    ] {
         assert_eq!(template[job]["extends"], ".harness");
         assert_eq!(template[job]["script"], serde_json::json!([script]));
         let read = read_by(script);
@@ -221,10 +267,25 @@ fn the_gitlab_template_takes_the_reports_that_are_written() {
 /// Fields of `config.JobBase`, `config.UtilityConfig`, `config.Brancher`, `config.RegexpChangeMatcher`, `config.Reporter`, `config.Presubmit` and
 /// `config.Periodic` in Prow's sources, as their `json` tags have them, as far as these jobs may use them.
 const PROW_BOTH: [&str; 10] = [
-    "name", "annotations", "labels", "cluster", "max_concurrency", "decorate", "decoration_config", "extra_refs", "spec", "agent",
+    "name",
+    "annotations",
+    "labels",
+    "cluster",
+    "max_concurrency",
+    "decorate",
+    "decoration_config",
+    "extra_refs",
+    "spec",
+    "agent",
 ];
 const PROW_PRESUBMIT: [&str; 7] = [
-    "always_run", "run_if_changed", "optional", "context", "branches", "trigger", "rerun_command",
+    "always_run",
+    "run_if_changed",
+    "optional",
+    "context",
+    "branches",
+    "trigger",
+    "rerun_command",
 ];
 const PROW_PERIODIC: [&str; 4] = ["cron", "interval", "minimum_interval", "tags"];
 /// Of `prowapi.DecorationConfig` and `prowapi.Refs`.
@@ -235,7 +296,10 @@ const PROW_REFS: [&str; 5] = ["org", "repo", "base_ref", "path_alias", "clone_de
 fn prow_and_kubernetes_know_every_field_of_the_jobs() {
     let jobs = yaml("ci/prow/harness.yaml");
     assert_eq!(keys(&jobs), BTreeSet::from(["presubmits", "periodics"]));
-    let presubmits = jobs["presubmits"].as_object().expect("by repository").values();
+    let presubmits = jobs["presubmits"]
+        .as_object()
+        .expect("by repository")
+        .values();
     let presubmits = presubmits.flat_map(|jobs| jobs.as_array().expect("a list"));
     let presubmits = presubmits.map(|job| (job, &PROW_PRESUBMIT[..], "run-gate"));
     let periodics = jobs["periodics"].as_array().expect("a list").iter();
@@ -244,11 +308,21 @@ fn prow_and_kubernetes_know_every_field_of_the_jobs() {
     for (job, own, script) in presubmits.chain(periodics) {
         count += 1;
         for field in keys(job) {
-            assert!(PROW_BOTH.contains(&field) || own.contains(&field), "Prow does not know {field}");
+            assert!(
+                PROW_BOTH.contains(&field) || own.contains(&field),
+                "Prow does not know {field}"
+            );
         }
-        assert!(keys(&job["decoration_config"]).iter().all(|field| PROW_DECORATION.contains(field)));
+        assert!(
+            keys(&job["decoration_config"])
+                .iter()
+                .all(|field| PROW_DECORATION.contains(field))
+        );
         for refs in job["extra_refs"].as_array().into_iter().flatten() {
-            assert!(keys(refs).iter().all(|field| PROW_REFS.contains(field)), "{refs}");
+            assert!(
+                keys(refs).iter().all(|field| PROW_REFS.contains(field)),
+                "{refs}"
+            );
         }
         let spec: PodSpec = serde_json::from_value(job["spec"].clone()).expect("a pod");
         let again = serde_json::to_value(&spec).expect("a type of the API is JSON");
@@ -257,11 +331,21 @@ fn prow_and_kubernetes_know_every_field_of_the_jobs() {
         assert!(unknown.is_empty(), "the API does not know {unknown:?}");
         let container = &spec.containers[0];
         let args = container.args.as_ref().expect("a script").join("\n");
-        assert!(args.trim_end().ends_with(&format!("exec {script}")), "{args}");
-        assert!(args.contains("HARNESS_OUT=\"$ARTIFACTS/harness\""), "{args}");
+        assert!(
+            args.trim_end().ends_with(&format!("exec {script}")),
+            "{args}"
+        );
+        assert!(
+            args.contains("HARNESS_OUT=\"$ARTIFACTS/harness\""),
+            "{args}"
+        );
         let read = read_by(script);
         for variable in container.env.iter().flatten() {
-            assert!(read.contains(&variable.name), "{script} does not read {}", variable.name);
+            assert!(
+                read.contains(&variable.name),
+                "{script} does not read {}",
+                variable.name
+            );
         }
         let mut pod = job["spec"].clone();
         for part in ["args", "env", "image", "command", "name", "resources"] {
@@ -274,10 +358,17 @@ fn prow_and_kubernetes_know_every_field_of_the_jobs() {
     let fleet = yaml("ci/kubernetes/base/certify.yaml");
     let fleet = &fleet["spec"]["template"]["spec"];
     for pod in &pods {
-        for field in ["hostUsers", "securityContext", "automountServiceAccountToken"] {
+        for field in [
+            "hostUsers",
+            "securityContext",
+            "automountServiceAccountToken",
+        ] {
             assert_eq!(pod[field], fleet[field], "{field}");
         }
-        let contexts = (&pod["containers"][0]["securityContext"], &fleet["containers"][0]["securityContext"]);
+        let contexts = (
+            &pod["containers"][0]["securityContext"],
+            &fleet["containers"][0]["securityContext"],
+        );
         assert_eq!(contexts.0, contexts.1);
     }
 }
@@ -285,9 +376,15 @@ fn prow_and_kubernetes_know_every_field_of_the_jobs() {
 #[test]
 fn the_image_holds_what_is_called_in_it() {
     let recipe = text("ci/image/Containerfile");
-    let instructions: Vec<&str> = recipe.lines().filter(|line| !line.starts_with('#')).collect();
+    let instructions: Vec<&str> = recipe
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .collect();
     let mut copied = BTreeSet::new();
-    for line in instructions.iter().filter_map(|line| line.strip_prefix("COPY ci/")) {
+    for line in instructions
+        .iter()
+        .filter_map(|line| line.strip_prefix("COPY ci/"))
+    {
         let line = format!("ci/{line}");
         let mut words: Vec<&str> = line.split(' ').collect();
         words.pop();
@@ -303,31 +400,56 @@ fn the_image_holds_what_is_called_in_it() {
         assert!(copied.contains(needed), "{needed}");
     }
     // The last stage is what is built by default: nothing but the program, for a user who is nobody.
-    let last = instructions.iter().rposition(|line| line.starts_with("FROM ")).expect("a stage");
+    let last = instructions
+        .iter()
+        .rposition(|line| line.starts_with("FROM "))
+        .expect("a stage");
     assert_eq!(instructions[last], "FROM scratch AS harness");
     let stage = &instructions[last..];
     assert!(stage.contains(&"USER 65532:65532") && stage.contains(&"ENTRYPOINT [\"/harness\"]"));
-    assert!(!stage.iter().any(|line| line.starts_with("RUN ")), "there is no shell in it");
+    assert!(
+        !stage.iter().any(|line| line.starts_with("RUN ")),
+        "there is no shell in it"
+    );
     // The harness is built with the compiler that the workspace asks for.
     let workspace = text("Cargo.toml");
-    let version = workspace.split("rust-version = \"").nth(1).and_then(|rest| rest.split('"').next());
+    let version = workspace
+        .split("rust-version = \"")
+        .nth(1)
+        .and_then(|rest| rest.split('"').next());
     let version = version.expect("a version");
-    assert!(recipe.contains(&format!("FROM rust:{version}-")), "{version}");
+    assert!(
+        recipe.contains(&format!("FROM rust:{version}-")),
+        "{version}"
+    );
 }
 
 #[test]
 fn every_script_says_what_it_reads() {
     for script in SCRIPTS {
         let source = text(&format!("ci/{script}"));
-        let (head, body) = source.split_once("\nset -eu\n").expect("a script that stops at errors");
-        assert!(head.starts_with("#!/bin/sh\n# "), "{script} says what it is for");
+        let (head, body) = source
+            .split_once("\nset -eu\n")
+            .expect("a script that stops at errors");
+        assert!(
+            head.starts_with("#!/bin/sh\n# "),
+            "{script} says what it is for"
+        );
         let told = variables(head);
         for name in variables(body) {
             // The tests' own.
-            assert!(told.contains(name) || name == "HARNESS_PROC_SYS", "{script} does not tell of {name}");
+            assert!(
+                told.contains(name) || name == "HARNESS_PROC_SYS",
+                "{script} does not tell of {name}"
+            );
         }
-        let mode = fs::metadata(root().join("ci").join(script)).expect(script).permissions();
-        assert!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o111 != 0, "{script} is executable");
+        let mode = fs::metadata(root().join("ci").join(script))
+            .expect(script)
+            .permissions();
+        assert!(
+            std::os::unix::fs::PermissionsExt::mode(&mode) & 0o111 != 0,
+            "{script} is executable"
+        );
     }
 }
 
@@ -336,17 +458,26 @@ fn the_folder_is_described() {
     let readme = text("ci/README.md");
     for entry in fs::read_dir(root().join("ci")).expect("ci").flatten() {
         let name = entry.file_name().into_string().expect("a name");
-        assert!(name == "README.md" || readme.contains(&format!("`{name}")), "ci/README.md does not name {name}");
+        assert!(
+            name == "README.md" || readme.contains(&format!("`{name}")),
+            "ci/README.md does not name {name}"
+        );
     }
 }
 
 /// shellcheck, actionlint and check-jsonschema, as far as they are here.
 #[test]
 fn the_tools_that_know_the_formats_find_nothing() {
-    let output = Command::new(root().join("ci/lint")).output().expect("sh runs");
+    let output = Command::new(root().join("ci/lint"))
+        .output()
+        .expect("sh runs");
     let said = String::from_utf8_lossy(&output.stdout);
     if let Some(skipped) = said.lines().find(|line| line.starts_with("skipped:")) {
         println!("{skipped}: not on PATH");
     }
-    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }

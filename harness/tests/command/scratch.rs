@@ -37,7 +37,10 @@ fn image(root: &Path) {
     fs::copy(program, root.join("harness")).expect("the program is there");
     let linked = Command::new("ldd").arg(program).output().expect("ldd runs");
     let linked = String::from_utf8(linked.stdout).expect("text");
-    for library in linked.split_whitespace().filter(|word| word.starts_with('/')) {
+    for library in linked
+        .split_whitespace()
+        .filter(|word| word.starts_with('/'))
+    {
         let to = root.join(library.trim_start_matches('/'));
         fs::create_dir_all(to.parent().expect("a directory")).expect("a directory of the test");
         fs::copy(library, to).expect("a library");
@@ -48,8 +51,14 @@ fn image(root: &Path) {
 fn contained(root: &Path, args: &[&str]) -> Output {
     let maps = [
         ("/proc/self/setgroups", "deny".to_owned()),
-        ("/proc/self/uid_map", format!("{USER} {} 1", Uid::effective())),
-        ("/proc/self/gid_map", format!("{USER} {} 1", Gid::effective())),
+        (
+            "/proc/self/uid_map",
+            format!("{USER} {} 1", Uid::effective()),
+        ),
+        (
+            "/proc/self/gid_map",
+            format!("{USER} {} 1", Gid::effective()),
+        ),
     ];
     let root = root.to_path_buf();
     let places: Vec<(PathBuf, PathBuf)> = ["proc", "sys"]

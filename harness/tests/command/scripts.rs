@@ -39,7 +39,9 @@ esac
 "#;
 
 pub fn script(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../ci").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../ci")
+        .join(name)
 }
 
 /// Writes a program of the test.
@@ -54,12 +56,17 @@ pub fn command(directory: &Path, name: &str, env: &[(&str, &str)]) -> Command {
     let mut command = Command::new(script(name));
     let inherited = std::env::vars_os().filter(|(name, _)| {
         let name = name.to_string_lossy();
-        ["HARNESS_", "GITHUB_", "GITLAB_", "RUNNER_", "CI"].iter().any(|prefix| name.starts_with(prefix))
+        ["HARNESS_", "GITHUB_", "GITLAB_", "RUNNER_", "CI"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
     });
     inherited.for_each(|(name, _)| {
         command.env_remove(name);
     });
-    command.current_dir(directory).envs(env.iter().copied()).stdin(Stdio::null());
+    command
+        .current_dir(directory)
+        .envs(env.iter().copied())
+        .stdin(Stdio::null());
     command
 }
 
@@ -76,7 +83,10 @@ pub fn finished(mut command: Command) -> Finished {
 fn stubbed(directory: &Path, name: &str, env: &[(&str, &str)]) -> Command {
     let stub = program(directory, "stub", STUB);
     let mut command = command(directory, name, env);
-    command.env("HARNESS_BIN", stub).env("CALLS", directory.join("calls")).env("HARNESS_OUT", "out");
+    command
+        .env("HARNESS_BIN", stub)
+        .env("CALLS", directory.join("calls"))
+        .env("HARNESS_OUT", "out");
     command
 }
 
@@ -89,7 +99,8 @@ fn output(out: &Path, name: &str) -> String {
     let outputs = read(&out.join("outputs"));
     let prefix = format!("{name}=");
     let line = outputs.lines().find_map(|line| line.strip_prefix(&prefix));
-    line.unwrap_or_else(|| panic!("no {name} in {outputs}")).to_owned()
+    line.unwrap_or_else(|| panic!("no {name} in {outputs}"))
+        .to_owned()
 }
 
 #[test]
@@ -141,7 +152,10 @@ fn the_steps_are_the_same_everywhere_and_in_this_order() {
             system,
             &[
                 ("HARNESS_CANDIDATE", "my proxy.yaml"),
-                ("HARNESS_FILTER", "$(touch stolen) `touch stolen`; touch stolen"),
+                (
+                    "HARNESS_FILTER",
+                    "$(touch stolen) `touch stolen`; touch stolen",
+                ),
                 ("HARNESS_RUNS", "3"),
                 ("HARNESS_SEED", "7"),
                 ("HARNESS_CERTIFY_ARGS", "--no-classify\n--for\n1 m"),
@@ -155,7 +169,9 @@ fn the_steps_are_the_same_everywhere_and_in_this_order() {
         .concat();
         let mut command = stubbed(root, "run-gate", &env);
         if !system.is_empty() {
-            command.env("GITHUB_OUTPUT", root.join("github-output")).env("GITHUB_STEP_SUMMARY", root.join("summary"));
+            command
+                .env("GITHUB_OUTPUT", root.join("github-output"))
+                .env("GITHUB_STEP_SUMMARY", root.join("summary"));
         }
         let done = finished(command).exits(0);
         assert!(done.stdout.contains(marks), "{}", done.stdout);
@@ -178,14 +194,25 @@ fn the_steps_are_the_same_everywhere_and_in_this_order() {
             gate("markdown"),
             gate("json"),
         ];
-        assert_eq!(read(&root.join("calls")).lines().collect::<Vec<_>>(), expected);
+        assert_eq!(
+            read(&root.join("calls")).lines().collect::<Vec<_>>(),
+            expected
+        );
         assert!(!root.join("stolen").exists(), "an input was run");
-        for (name, value) in [("conclusion", "conformant"), ("certify", "0"), ("gate", "open"), ("report", &results.to_string())] {
+        for (name, value) in [
+            ("conclusion", "conformant"),
+            ("certify", "0"),
+            ("gate", "open"),
+            ("report", &results.to_string()),
+        ] {
             assert_eq!(output(&out, name), *value);
         }
         assert_eq!(read(&out.join("gate.md")), "the gate, as markdown\n");
         if !system.is_empty() {
-            assert_eq!(read(&root.join("github-output")), read(&out.join("outputs")));
+            assert_eq!(
+                read(&root.join("github-output")),
+                read(&out.join("outputs"))
+            );
             assert_eq!(read(&root.join("summary")), "the gate, as markdown\n");
         }
     }
@@ -195,7 +222,11 @@ fn the_steps_are_the_same_everywhere_and_in_this_order() {
 fn results_of_an_earlier_run_do_not_stand_for_this_one() {
     let directory = directory();
     finished(stubbed(directory.path(), "run-gate", &[])).exits(0);
-    let again = finished(stubbed(directory.path(), "run-gate", &[("RUN", "1"), ("GATE", "1")]));
+    let again = finished(stubbed(
+        directory.path(),
+        "run-gate",
+        &[("RUN", "1"), ("GATE", "1")],
+    ));
     again.exits(2).says("is not empty");
 }
 
@@ -231,9 +262,19 @@ fn a_soak_is_asked_for_what_the_environment_says() {
         ("CONCLUSION", "flaky"),
     ];
     finished(stubbed(root, "run-soak", &env)).exits(3);
-    let results = root.join("out").canonicalize().expect("out").join("results");
-    let last = format!("soak --out {} --candidate a.yaml --until-confidence rate<1% @95%", results.display());
-    assert_eq!(read(&root.join("calls")).lines().last(), Some(last.as_str()));
+    let results = root
+        .join("out")
+        .canonicalize()
+        .expect("out")
+        .join("results");
+    let last = format!(
+        "soak --out {} --candidate a.yaml --until-confidence rate<1% @95%",
+        results.display()
+    );
+    assert_eq!(
+        read(&root.join("calls")).lines().last(),
+        Some(last.as_str())
+    );
     assert_eq!(output(&root.join("out"), "conclusion"), "flaky");
     assert_eq!(output(&root.join("out"), "exit-code"), "3");
 }
@@ -249,9 +290,16 @@ fn a_release_is_taken_for_its_digest_and_for_nothing_else() {
         "#!/bin/sh\nfor word; do [ \"$last\" = --output ] && cp served \"$word\"; last=$word; done\necho \"$last\" >>addresses\n",
     );
     write(root, "served", "#!/bin/sh\necho 'harness 1.2.3'\n");
-    let digest = Command::new("sha256sum").arg(root.join("served")).output().expect("sha256sum");
+    let digest = Command::new("sha256sum")
+        .arg(root.join("served"))
+        .output()
+        .expect("sha256sum");
     let digest = String::from_utf8(digest.stdout).expect("text")[..64].to_owned();
-    let path = format!("{}:{}", root.display(), std::env::var("PATH").unwrap_or_default());
+    let path = format!(
+        "{}:{}",
+        root.display(),
+        std::env::var("PATH").unwrap_or_default()
+    );
     let get = |digest: &str, version: &str| {
         let env = [
             ("PATH", path.as_str()),
@@ -263,9 +311,17 @@ fn a_release_is_taken_for_its_digest_and_for_nothing_else() {
         finished(command(root, "get-harness", &env))
     };
     get("", "v1").exits(2).says("HARNESS_SHA256");
-    get("0".repeat(64).as_str(), "v1").exits(2).says("has another digest");
-    assert_eq!(fs::read_dir(root.join("cache")).expect("a cache").count(), 0, "nothing is kept of it");
-    get(&digest, "../v1").exits(2).says("is not the name of a release");
+    get("0".repeat(64).as_str(), "v1")
+        .exits(2)
+        .says("has another digest");
+    assert_eq!(
+        fs::read_dir(root.join("cache")).expect("a cache").count(),
+        0,
+        "nothing is kept of it"
+    );
+    get(&digest, "../v1")
+        .exits(2)
+        .says("is not the name of a release");
     let got = get(&digest, "v1.2.3").exits(0);
     let said = Command::new(got.stdout.trim()).output().expect("it runs");
     assert_eq!(said.stdout, b"harness 1.2.3\n");
@@ -284,13 +340,34 @@ fn a_harness_that_came_without_its_rights_gets_them() {
     let directory = directory();
     let root = directory.path();
     write(root, "artifact", "#!/bin/sh\necho 'harness 1'\n");
-    let got = finished(command(root, "get-harness", &[("HARNESS_BIN", "./artifact")])).exits(0);
-    assert!(Command::new(got.stdout.trim()).status().expect("it runs").success());
+    let got = finished(command(
+        root,
+        "get-harness",
+        &[("HARNESS_BIN", "./artifact")],
+    ))
+    .exits(0);
+    assert!(
+        Command::new(got.stdout.trim())
+            .status()
+            .expect("it runs")
+            .success()
+    );
     let mut copied = command(root, "get-harness", &[("HARNESS_BIN", "./artifact")]);
     copied.arg("copy");
     finished(copied).exits(0);
-    assert!(Command::new(root.join("copy")).status().expect("it runs").success());
-    finished(command(root, "get-harness", &[("HARNESS_BIN", "./nothing")])).exits(2).says("'./nothing' is not there");
+    assert!(
+        Command::new(root.join("copy"))
+            .status()
+            .expect("it runs")
+            .success()
+    );
+    finished(command(
+        root,
+        "get-harness",
+        &[("HARNESS_BIN", "./nothing")],
+    ))
+    .exits(2)
+    .says("'./nothing' is not there");
 }
 
 #[test]
@@ -299,34 +376,62 @@ fn a_machine_is_only_changed_where_it_may_be() {
     let root = directory.path();
     // Neither sysctl nor modprobe of this machine is called.
     for name in ["sysctl", "modprobe", "sudo"] {
-        let text = format!("#!/bin/sh\necho \"{name} $*\" >>changes\n[ {name} = sudo ] || exit 0\nshift\nexec \"$@\"\n");
+        let text = format!(
+            "#!/bin/sh\necho \"{name} $*\" >>changes\n[ {name} = sudo ] || exit 0\nshift\nexec \"$@\"\n"
+        );
         program(root, name, &text);
     }
     fs::create_dir_all(root.join("sys/kernel")).expect("a directory");
-    write(root, "sys/kernel/apparmor_restrict_unprivileged_userns", "1\n");
+    write(
+        root,
+        "sys/kernel/apparmor_restrict_unprivileged_userns",
+        "1\n",
+    );
     write(root, "sys/kernel/unprivileged_userns_clone", "1\n");
-    let path = format!("{}:{}", root.display(), std::env::var("PATH").unwrap_or_default());
+    let path = format!(
+        "{}:{}",
+        root.display(),
+        std::env::var("PATH").unwrap_or_default()
+    );
     let prepare = |more: &[(&str, &str)]| {
-        let env = [&[("PATH", path.as_str()), ("HARNESS_PROC_SYS", "sys")], more].concat();
+        let env = [
+            &[("PATH", path.as_str()), ("HARNESS_PROC_SYS", "sys")],
+            more,
+        ]
+        .concat();
         let _ = fs::remove_file(root.join("changes"));
         finished(command(root, "prepare-machine", &env)).exits(0);
         fs::read_to_string(root.join("changes")).unwrap_or_default()
     };
     assert_eq!(prepare(&[]), "");
     assert_eq!(prepare(&[("HARNESS_PREPARE", "auto")]), "");
-    let own = [("HARNESS_PREPARE", "auto"), ("RUNNER_ENVIRONMENT", "self-hosted")];
+    let own = [
+        ("HARNESS_PREPARE", "auto"),
+        ("RUNNER_ENVIRONMENT", "self-hosted"),
+    ];
     assert_eq!(prepare(&own), "");
     for env in [
-        &[("HARNESS_PREPARE", "auto"), ("RUNNER_ENVIRONMENT", "github-hosted")][..],
+        &[
+            ("HARNESS_PREPARE", "auto"),
+            ("RUNNER_ENVIRONMENT", "github-hosted"),
+        ][..],
         &[("HARNESS_PREPARE", "always")],
     ] {
         let changes = prepare(env);
-        assert!(changes.contains("sysctl -q -w kernel.apparmor_restrict_unprivileged_userns=0"), "{changes}");
-        assert!(!changes.contains("unprivileged_userns_clone"), "it is right already: {changes}");
+        assert!(
+            changes.contains("sysctl -q -w kernel.apparmor_restrict_unprivileged_userns=0"),
+            "{changes}"
+        );
+        assert!(
+            !changes.contains("unprivileged_userns_clone"),
+            "it is right already: {changes}"
+        );
         assert!(changes.contains("modprobe sctp"), "{changes}");
     }
     let wrong = [("HARNESS_PREPARE", "sometimes")];
-    finished(command(root, "prepare-machine", &wrong)).exits(2).says("'sometimes' is none of");
+    finished(command(root, "prepare-machine", &wrong))
+        .exits(2)
+        .says("'sometimes' is none of");
 }
 
 /// The whole script with the real harness: few cases, of the proxy that passes and of none at all.

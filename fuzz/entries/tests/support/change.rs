@@ -13,8 +13,11 @@ pub struct Change {
 
 /// A few changes.
 pub fn changes() -> impl Strategy<Value = Vec<Change>> {
-    let change =
-        (any::<u8>(), any::<u32>(), any::<u32>()).prop_map(|(kind, at, with)| Change { kind, at, with });
+    let change = (any::<u8>(), any::<u32>(), any::<u32>()).prop_map(|(kind, at, with)| Change {
+        kind,
+        at,
+        with,
+    });
     prop::collection::vec(change, 1..6)
 }
 
@@ -154,7 +157,9 @@ fn places(value: &Value) -> Vec<String> {
                 let key = key.replace('~', "~0").replace('/', "~1");
                 format!("{here}/{key}")
             })),
-            Some(Value::Array(list)) => found.extend((0..list.len()).map(|n| format!("{here}/{n}"))),
+            Some(Value::Array(list)) => {
+                found.extend((0..list.len()).map(|n| format!("{here}/{n}")))
+            }
             _ => {}
         }
         at += 1;
@@ -165,9 +170,43 @@ fn places(value: &Value) -> Vec<String> {
 /// Changes bytes.
 pub fn bytes(bytes: &mut Vec<u8>, change: Change) {
     const WORDS: &[&[u8]] = &[
-        b"\n", b"\r\n", b"\0", b"\xff", b"\xef\xbb\xbf", b"---\n", b"...\n", b": ", b"- ", b"{", b"[", b"\"", b"'", b"&a ", b"*a ", b"<<: ", b"!!binary ",
-        b"? ", b"|", b">-\n", b"#", b"%YAML 9.9\n", b"$(", b"1e999", b"99999999999999999999", b".nan", b"-.inf", b"0x7fffffffffffffff", b"~", b"\t",
-        b"\\u0000", b"\\ud800", b"not ", b"((((", b"))", b" and ", b" or ",
+        b"\n",
+        b"\r\n",
+        b"\0",
+        b"\xff",
+        b"\xef\xbb\xbf",
+        b"---\n",
+        b"...\n",
+        b": ",
+        b"- ",
+        b"{",
+        b"[",
+        b"\"",
+        b"'",
+        b"&a ",
+        b"*a ",
+        b"<<: ",
+        b"!!binary ",
+        b"? ",
+        b"|",
+        b">-\n",
+        b"#",
+        b"%YAML 9.9\n",
+        b"$(",
+        b"1e999",
+        b"99999999999999999999",
+        b".nan",
+        b"-.inf",
+        b"0x7fffffffffffffff",
+        b"~",
+        b"\t",
+        b"\\u0000",
+        b"\\ud800",
+        b"not ",
+        b"((((",
+        b"))",
+        b" and ",
+        b" or ",
     ];
     let Change { kind, at, with } = change;
     let len = bytes.len();

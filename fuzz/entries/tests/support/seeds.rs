@@ -12,7 +12,11 @@ use fixture::Run;
 pub fn logs() -> Vec<(&'static str, String)> {
     let mut all = Run::new(2);
     all.case("pass[ipv4]", &["SVC-1"], &[Verdict::Pass, Verdict::Pass]);
-    all.case("fail[ipv4]", &["SVC-1", "NP-1"], &[Verdict::Fail, Verdict::Fail]);
+    all.case(
+        "fail[ipv4]",
+        &["SVC-1", "NP-1"],
+        &[Verdict::Fail, Verdict::Fail],
+    );
     all.case("flaky[ipv4]", &["SVC-2"], &[Verdict::Pass, Verdict::Fail]);
     all.case("infra[ipv4]", &["SVC-2"], &[Verdict::Infra, Verdict::Pass]);
     all.case("skip[ipv4]", &["NP-1"], &[Verdict::Skip, Verdict::Skip]);
@@ -44,7 +48,11 @@ pub fn logs() -> Vec<(&'static str, String)> {
     let mut soak = Run::new(0);
     soak.start.options.mode = Mode::Soak;
     soak.start.options.for_ms = Some(20_000);
-    soak.case("a[ipv4]", &["SVC-1"], &[Verdict::Pass, Verdict::Fail, Verdict::Pass]);
+    soak.case(
+        "a[ipv4]",
+        &["SVC-1"],
+        &[Verdict::Pass, Verdict::Fail, Verdict::Pass],
+    );
     soak.end = Some(FinishReason::Interrupted);
 
     let named = [
