@@ -342,7 +342,8 @@ impl EventReader {
             Ok(event) => {
                 self.end.whole_bytes = line.end;
                 self.end.unended = !line.whole;
-                self.end.next_seq = self.end.next_seq.max(event.seq + 1);
+                let next = event.seq.saturating_add(1);
+                self.end.next_seq = self.end.next_seq.max(next);
                 Ok(Some(event))
             }
             Err(_) if !line.whole => {

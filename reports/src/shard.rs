@@ -6,13 +6,14 @@
 use std::{fmt, str::FromStr};
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use xxhash_rust::xxh3::xxh3_64;
 
+/// Most parts of a run. What a shard holds is found by looking at attempts until there is one, which takes as long as there are parts.
+pub const MAX_SHARDS: u32 = 1024;
+
 /// One of `of` parts of a run, counted from 1.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Shard {
     /// Which part, from 1 to `of`.
@@ -21,7 +22,40 @@ pub struct Shard {
     pub of: u32,
 }
 
+/// A part that cannot be is refused where it is read.
+impl<'de> Deserialize<'de> for Shard {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Parts {
+            index: u32,
+            of: u32,
+        }
+        let Parts { index, of } = Parts::deserialize(deserializer)?;
+        let shard = Self { index, of };
+        if !shard.possible() {
+            return Err(D::Error::custom(format!(
+                "there is no shard {shard}: at most {MAX_SHARDS} are counted from 1"
+            )));
+        }
+        Ok(shard)
+    }
+}
+
 impl Shard {
+    fn possible(&self) -> bool {
+        (1..=self.of).contains(&self.index) && self.of <= MAX_SHARDS
+    }
+
+    /// How many of a case's attempts from 1 to `runs` belong to this part, counted up to `most`. Takes time for as many as are counted, and never for
+    /// `runs` of them: those of a log may be four thousand million.
+    pub fn count(&self, case: &str, runs: u32, most: usize) -> usize {
+        // A part holds one of `of` attempts; that it holds none of so many has a probability of e⁻⁶⁴.
+        let looks = u32::try_from(most.saturating_add(1)).unwrap_or(u32::MAX);
+        let looks = looks.saturating_mul(self.of.saturating_mul(64));
+        let held = (1..=runs.min(looks)).filter(|attempt| self.holds(case, *attempt));
+        held.take(most).count()
+    }
+
     /// Whether an attempt belongs to this part.
     pub fn holds(&self, case: &str, attempt: u32) -> bool {
         let mut bytes = case.as_bytes().to_vec();
@@ -49,9 +83,9 @@ impl FromStr for Shard {
             })
         });
         shard
-            .filter(|shard| (1..=shard.of).contains(&shard.index))
+            .filter(Self::possible)
             .ok_or_else(|| {
-                format!("'{text}': a shard is like 2/8, the second of eight, counted from 1")
+                format!("'{text}': a shard is like 2/8, the second of eight, counted from 1; there are at most {MAX_SHARDS}")
             })
     }
 }
@@ -66,8 +100,13 @@ mod tests {
     fn shards_are_read_and_written() {
         assert_eq!("2/8".parse(), Ok(Shard { index: 2, of: 8 }));
         assert_eq!("1/1".parse(), Ok(Shard { index: 1, of: 1 }));
-        for bad in ["0/8", "9/8", "1/0", "2", "a/b", "-1/2", "1/2/3"] {
+        for bad in ["0/8", "9/8", "1/0", "2", "a/b", "-1/2", "1/2/3", "1/1025"] {
             assert!(bad.parse::<Shard>().is_err(), "{bad}");
+        }
+        for bad in [(0, 8), (9, 8), (0, 0), (1, 1025)] {
+            let (index, of) = bad;
+            let json = serde_json::json!({"index": index, "of": of});
+            assert!(serde_json::from_value::<Shard>(json).is_err(), "{bad:?}");
         }
         assert_eq!(Shard { index: 2, of: 8 }.to_string(), "2/8");
     }
@@ -99,6 +138,13 @@ mod tests {
         fn every_attempt_is_in_exactly_one_shard(case in "[a-z-]{1,20}", attempt in 1_u32.., of in 1_u32..40) {
             let holders = (1..=of).filter(|index| Shard { index: *index, of }.holds(&case, attempt));
             prop_assert_eq!(holders.count(), 1);
+        }
+
+        #[test]
+        fn attempts_are_counted_up_to_a_limit(case in "[a-z-]{1,20}", runs in 0_u32..400, of in 1_u32..40, most in 0_usize..30) {
+            let shard = Shard { index: of / 2 + 1, of };
+            let all = (1..=runs).filter(|attempt| shard.holds(&case, *attempt)).count();
+            prop_assert_eq!(shard.count(&case, runs, most), all.min(most));
         }
     }
 

@@ -256,7 +256,7 @@ impl Candidate {
     }
 
     fn read(path: &str, directory: Option<&Path>) -> Result<Self, CandidateError> {
-        let text = std::fs::read_to_string(path).map_err(|error| CandidateError::Unusable {
+        let text = load::read_text(Path::new(path)).map_err(|error| CandidateError::Unusable {
             file: path.into(),
             message: format!(
                 "cannot be read: {error}; --candidate takes 'reference', 'null', 'canary' or the path of a candidate manifest"
@@ -267,7 +267,12 @@ impl Candidate {
         Ok(candidate)
     }
 
-    fn from_text(file: &str, text: &str, directory: Option<&Path>) -> Result<Self, CandidateError> {
+    /// Reads a manifest out of a text; `file` is its name in messages. Relative paths in it start from `directory`, or from the current one.
+    pub fn from_text(
+        file: &str,
+        text: &str,
+        directory: Option<&Path>,
+    ) -> Result<Self, CandidateError> {
         let name: Arc<str> = file.into();
         let manifest: Manifest = load::parse(&name, text)?;
         let Some(process) = &manifest.process else {

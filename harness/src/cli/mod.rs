@@ -165,10 +165,27 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     match result {
         Ok(exit) => exit.into(),
         Err(failure) => {
-            eprintln!("error: {}", failure.message);
+            // It may hold what somebody else wrote, which is not to act in a terminal.
+            eprintln!("error: {}", reports::text::visible(&failure.message));
             failure.exit.into()
         }
     }
+}
+
+/// Reads a file of waivers out of a text: for those that try it with hostile ones.
+///
+/// # Errors
+/// When it is none.
+pub fn check_waivers(text: &str) -> Result<(), crate::scenario::Problem> {
+    waivers::of_text(&"waivers.yaml".into(), text).map(drop)
+}
+
+/// Reads a file of required cases out of a text: for those that try it with hostile ones.
+///
+/// # Errors
+/// When it is none.
+pub fn check_required(text: &str) -> Result<(), crate::scenario::Problem> {
+    required::of_text("required.yaml".as_ref(), text).map(drop)
 }
 
 /// A command that could not do its work.

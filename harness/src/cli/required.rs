@@ -77,11 +77,12 @@ pub(super) fn add(file: &Path, cases: BTreeSet<String>) -> Result<BTreeSet<Strin
 }
 
 fn text(file: &Path) -> Result<String, Failed> {
-    std::fs::read_to_string(file)
+    load::read_text(file)
         .map_err(|error| Failed::usage(format!("{}: cannot be read: {error}", file.display())))
 }
 
-fn of_text(file: &Path, text: &str) -> Result<BTreeSet<String>, Problem> {
+/// The ids in a text.
+pub(super) fn of_text(file: &Path, text: &str) -> Result<BTreeSet<String>, Problem> {
     let name: Arc<str> = file.display().to_string().into();
     let written: Written = load::parse(&name, text)?;
     let mut ids = BTreeSet::new();

@@ -87,12 +87,13 @@ pub(super) fn read(file: &Path, known: &Known) -> Result<Vec<Waiver>, Failed> {
 
 /// Reads a file of waivers, whatever they name.
 pub(super) fn parse(file: &Path) -> Result<Vec<Written>, Failed> {
-    let text = std::fs::read_to_string(file)
+    let text = load::read_text(file)
         .map_err(|error| Failed::usage(format!("{}: cannot be read: {error}", file.display())))?;
     Ok(of_text(&file.display().to_string().into(), &text)?)
 }
 
-fn of_text(file: &Arc<str>, text: &str) -> Result<Vec<Written>, Problem> {
+/// Reads waivers out of a text.
+pub(super) fn of_text(file: &Arc<str>, text: &str) -> Result<Vec<Written>, Problem> {
     let read: File = load::parse(file, text)?;
     let mut written: Vec<Written> = Vec::new();
     for entry in read.waivers {

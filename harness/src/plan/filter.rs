@@ -86,6 +86,7 @@ impl std::str::FromStr for Filter {
             text,
             tokens: tokens(text),
             next: 0,
+            depth: 0,
         };
         let filter = parser.or()?;
         match parser.peek() {
@@ -124,7 +125,11 @@ struct Parser<'a> {
     text: &'a str,
     tokens: Vec<(usize, &'a str)>,
     next: usize,
+    depth: usize,
 }
+
+/// Deepest nesting of parentheses and `not`: filters come out of logs too, and the stack is not endless.
+const MAX_DEPTH: usize = 100;
 
 impl<'a> Parser<'a> {
     fn peek(&self) -> Option<(usize, &'a str)> {
@@ -172,6 +177,17 @@ impl<'a> Parser<'a> {
     }
 
     fn factor(&mut self) -> Result<Filter, ParseFilterError> {
+        self.depth += 1;
+        let at = self.peek().map_or(self.text.len(), |(at, _)| at);
+        let factor = match self.depth {
+            ..=MAX_DEPTH => self.one_factor(),
+            _ => Err(self.error(at, format!("more than {MAX_DEPTH} levels deep"))),
+        };
+        self.depth -= 1;
+        factor
+    }
+
+    fn one_factor(&mut self) -> Result<Filter, ParseFilterError> {
         if self.take("not") {
             return Ok(Filter::Not(Box::new(self.factor()?)));
         }

@@ -3,7 +3,7 @@
 //! Substitution works on the text, before it is read as a document, so that every message carries the line the
 //! author wrote. A variable is `$(name)`; see [`variables`] for what there is.
 
-use std::{collections::BTreeMap, fmt, path::Path, sync::Arc};
+use std::{collections::BTreeMap, fmt, io::Read as _, path::Path, sync::Arc};
 
 use netlab::{plan::Plan, topology as lab};
 use serde::Deserialize;
@@ -116,10 +116,17 @@ impl Case {
     }
 }
 
+/// The largest file that is read, in bytes: a hundred times the largest document of the catalogue. Another one is a mistake.
+pub const MAX_FILE: u64 = 1 << 20;
+/// Most cases of one document. Each axis multiplies them, so a few lines can ask for more than fit into memory.
+pub const MAX_CASES: usize = 10_000;
+/// Most bytes of one file's documents together, with the empty lines that keep their line numbers.
+const MAX_PADDED: usize = 16 << 20;
+
 /// Reads documents from a file on disk.
 pub fn read_file(path: &Path) -> Result<Vec<Document>, Problem> {
     let name: Arc<str> = path.display().to_string().into();
-    let text = std::fs::read_to_string(path).map_err(|error| Problem {
+    let text = read_text(path).map_err(|error| Problem {
         file: name.clone(),
         line: 0,
         message: format!("cannot be read: {error}"),
@@ -127,12 +134,29 @@ pub fn read_file(path: &Path) -> Result<Vec<Document>, Problem> {
     read_documents(&name, &text)
 }
 
+/// The text of a file that somebody wrote by hand.
+///
+/// # Errors
+/// When it cannot be read, is no text, or is larger than [`MAX_FILE`].
+pub fn read_text(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    let file = std::fs::File::open(path)?;
+    // A device has no size and no end.
+    file.take(MAX_FILE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(std::io::Error::other(format!(
+            "it is larger than {MAX_FILE} bytes"
+        )));
+    }
+    Ok(text)
+}
+
 /// Reads the documents of a text: one file may hold several, separated by `---`.
 pub fn read_documents(file: &str, text: &str) -> Result<Vec<Document>, Problem> {
     let file: Arc<str> = file.into();
     let mut documents = Vec::new();
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
-    let mut start = 0;
+    let (mut start, mut bytes) = (0, 0);
     for at in 0..=lines.len() {
         if at == lines.len() || lines[at].trim_end() == "---" {
             let body: String = lines[start..at].concat();
@@ -142,6 +166,14 @@ pub fn read_documents(file: &str, text: &str) -> Result<Vec<Document>, Problem> 
             {
                 // Empty lines in front keep the line numbers of the file.
                 let padded = "\n".repeat(start) + &body;
+                bytes += padded.len();
+                if bytes > MAX_PADDED {
+                    return Err(Problem {
+                        file,
+                        line: start as u64 + 1,
+                        message: "holds too many documents: write them into several files".into(),
+                    });
+                }
                 documents.push(read_document(&file, padded)?);
             }
             start = at + 1;
@@ -215,6 +247,15 @@ fn read_document(file: &Arc<str>, text: String) -> Result<Document, Problem> {
                 ));
             }
         }
+    }
+    let sizes = header.matrix.values().map(Vec::len);
+    if sizes.fold(1, usize::saturating_mul) > MAX_CASES {
+        return Err(at_key(
+            file,
+            &text,
+            "matrix",
+            format!("has more than {MAX_CASES} combinations"),
+        ));
     }
     for (excluded, value) in header.exclude.iter().flatten() {
         let Some(values) = header.matrix.get(excluded) else {
@@ -327,7 +368,11 @@ impl Document {
             tracing::debug!(%problem, "rejected a scenario");
             problem
         })?;
-        let document = with_case(&text, key);
+        let document = match &self.header.case {
+            Some(_) => text.trim_start_matches('\n').to_owned(),
+            None => with_case(&text, key),
+        };
+        self.reads_as(key, &document)?;
         Ok(Case {
             key: key.clone(),
             file: self.file.clone(),
@@ -337,6 +382,28 @@ impl Document {
             objects_line: line_of("objects"),
             topology_line: line_of("topology"),
         })
+    }
+
+    /// Whether the text of a case is that case again. A mapping in lines gets one line more, which always is; everything else is looked at.
+    fn reads_as(&self, key: &CaseKey, text: &str) -> Result<(), Problem> {
+        let mut lines = text
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let first = lines.next().unwrap_or_default();
+        if first.starts_with(|c: char| c.is_ascii_alphabetic())
+            && !lines.any(|line| line.starts_with("..."))
+        {
+            return Ok(());
+        }
+        let again = read_documents(&self.file, text);
+        match again.as_deref() {
+            Ok([document]) if document.cases == [key.clone()] => Ok(()),
+            _ => Err(Problem {
+                file: self.file.clone(),
+                line: 0,
+                message: "its cases cannot be written down one by one: write the document as 'key: value' lines, without an indentation and without '...'".into(),
+            }),
+        }
     }
 
     /// Replaces `$(name)` in everything but comments. With `lenient`, unknown names stay for the next pass.
@@ -542,10 +609,14 @@ pub fn substitute_addresses(
 /// The document text that reruns exactly this case: the substituted text plus a `case` restriction.
 fn with_case(text: &str, key: &CaseKey) -> String {
     let text = text.trim_start_matches('\n');
-    if key.axes.is_empty() || text.lines().any(|line| line.starts_with("case:")) {
+    if key.axes.is_empty() {
         return text.to_owned();
     }
     let axes = serde_json::to_string(&key.axes).expect("a map of strings is JSON");
+    // As JSON, a document is in braces.
+    if let Some(rest) = text.trim_start().strip_prefix('{') {
+        return format!("{{\"case\": {axes},{rest}");
+    }
     format!("{}\ncase: {axes}\n", text.trim_end())
 }
 
@@ -633,6 +704,53 @@ mod tests {
             assert!(problem.message.contains(part), "{problem}");
             assert!(problem.line > 0, "{problem}");
         }
+    }
+
+    #[test]
+    fn a_case_can_be_written_down_alone() {
+        let steps = "steps: [{converge: {}}]\n";
+        let plain = format!("# Why.\n{HEAD}matrix: {{a: [x, y]}}\n{steps}");
+        let json = r#"{"id": "x", "title": "X", "requirement": ["A-1"], "matrix": {"a": ["x", "y"]}, "steps": [{"converge": {}}]}"#;
+        for text in [plain.as_str(), json] {
+            let documents = read_documents("f.yaml", text).expect(text);
+            let case = documents[0].resolve(&documents[0].cases[1]).expect(text);
+            let again = read_documents("again.yaml", &case.text).expect(&case.text);
+            assert_eq!(again[0].cases, [documents[0].cases[1].clone()]);
+            let same = again[0].resolve(&again[0].cases[0]).expect("again");
+            assert_eq!(same.text, case.text);
+        }
+        for text in [
+            format!("{plain}...\n"),
+            plain.replace('\n', "\n ").replacen("# Why.", " # Why.", 1),
+        ] {
+            let documents = read_documents("f.yaml", &text).expect(&text);
+            let problem = documents[0]
+                .resolve(&documents[0].cases[1])
+                .expect_err(&text);
+            assert!(problem.message.contains("one by one"), "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_few_lines_cannot_ask_for_more_than_there_is() {
+        let ten = "[a, b, c, d, e, f, g, h, i, j]";
+        let axes: String = (0..5).map(|n| format!("  x{n}: {ten}\n")).collect();
+        let problem = refused(&format!("matrix:\n{axes}"));
+        assert!(
+            problem
+                .to_string()
+                .starts_with("f.yaml:4: has more than 10000"),
+            "{problem}"
+        );
+        let many = format!("{HEAD}---\n").repeat(10_000);
+        let problem = read_documents("f.yaml", &many).expect_err("too many");
+        assert!(problem.message.contains("several files"), "{problem}");
+        let large = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(large.path(), " ".repeat(MAX_FILE as usize + 1)).expect("a file");
+        let problem = read_file(large.path()).expect_err("too large");
+        assert!(problem.message.contains("larger than"), "{problem}");
+        let endless = read_file("/dev/zero".as_ref()).expect_err("endless");
+        assert!(endless.message.contains("larger than"), "{endless}");
     }
 
     #[test]

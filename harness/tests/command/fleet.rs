@@ -42,7 +42,7 @@ fn typed<T: Serialize + DeserializeOwned>(path: &str) -> T {
 }
 
 /// Fields that are not there any more. `$patch` is a directive of kustomize and no field.
-fn lost(at: &str, before: &Value, after: &Value, unknown: &mut Vec<String>) {
+pub(crate) fn lost(at: &str, before: &Value, after: &Value, unknown: &mut Vec<String>) {
     match (before, after) {
         (Value::Object(before), Value::Object(after)) => {
             for (name, value) in before.iter().filter(|(name, _)| *name != "$patch") {

@@ -292,7 +292,7 @@ fn failure(
         // Steps are counted from 1 where people read them, as in a story.
         let words = format!(
             "step {} ({}) after {}: {}",
-            step.index + 1,
+            u64::from(step.index) + 1,
             step.verb,
             duration(step.duration_ms),
             step.summary

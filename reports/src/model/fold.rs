@@ -5,7 +5,7 @@
 //! makes a log nonsense (two ends of one attempt, a case that was never planned) is an error; what makes it incomplete (no
 //! end, lines lost, attempts missing) is a problem of the report, which then cannot conclude conformance.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 use thiserror::Error;
@@ -506,7 +506,7 @@ impl ReportBuilder {
         if self.truncated {
             problems.push("the log ends in the middle of a line: its writer was killed".to_owned());
         }
-        if self.last_seq + 1 != self.events {
+        if self.last_seq.checked_add(1) != Some(self.events) {
             let (events, last) = (self.events, self.last_seq);
             problems.push(format!(
                 "the log has holes: {events} events, the last of them with number {last}"
@@ -553,8 +553,10 @@ impl ReportBuilder {
         };
         for attempt in cases.iter().flat_map(|case| &case.attempts) {
             totals.attempts.add(attempt.verdict);
-            totals.checks += attempt.checks;
-            totals.positive_checks += attempt.positive_checks;
+            // What an attempt says of itself has no bound.
+            totals.checks = totals.checks.saturating_add(attempt.checks);
+            let positive = totals.positive_checks;
+            totals.positive_checks = positive.saturating_add(attempt.positive_checks);
         }
         let catalogue = &run.requirements;
         let areas = catalogue
@@ -737,6 +739,9 @@ fn measurements(measured: BTreeMap<(String, String), Vec<f64>>, drawn: bool) -> 
     measured.into_iter().filter_map(distribution).collect()
 }
 
+/// Attempts per case among which those of a shard are counted for a message.
+const MOST_TOLD: u32 = 100_000;
+
 /// Cases of a completed run with fewer attempts than asked for: some of the log, or of the run, is missing.
 fn missing_attempts(cases: &[CaseResult], options: &Options) -> Option<String> {
     if options.until_confidence.is_some() || options.for_ms.is_some() {
@@ -744,17 +749,23 @@ fn missing_attempts(cases: &[CaseResult], options: &Options) -> Option<String> {
         return None;
     }
     let (runs, shard) = (options.runs, options.shard);
-    let wanted = |case: &CaseResult| match shard {
-        None => runs as usize,
-        Some(shard) => (1..=runs).filter(|at| shard.holds(&case.id, *at)).count(),
+    // Counted no further than needed, for the number of runs is what the log says.
+    let wanted = |case: &CaseResult, most: usize| match shard {
+        None => (runs as usize).min(most),
+        Some(shard) => shard.count(&case.id, runs, most),
     };
     let missing = |case: &&CaseResult| {
-        case.verdict != CaseVerdict::Skip && case.attempts.len() < wanted(case)
+        let done = case.attempts.len();
+        case.verdict != CaseVerdict::Skip && done < wanted(case, done + 1)
     };
     let mut short = cases.iter().filter(missing);
     let first = short.next()?;
     let (id, done, more) = (&first.id, first.attempts.len(), short.count());
-    let (wanted, others) = (wanted(first), and_more(more));
+    let wanted = match shard {
+        Some(_) if runs > MOST_TOLD => "more".to_owned(),
+        _ => wanted(first, usize::MAX).to_string(),
+    };
+    let others = and_more(more);
     Some(format!("case {id} has {done} of {wanted} attempts{others}"))
 }
 
@@ -881,12 +892,13 @@ fn groups<'a>(
     key: impl Fn(&'a CaseResult) -> &'a String,
 ) -> Vec<GroupSummary> {
     let mut order: Vec<&str> = Vec::new();
+    let mut known: HashSet<&str> = HashSet::new();
     let mut members: HashMap<&str, Vec<&CaseResult>> = HashMap::new();
     for case in cases {
         members.entry(key(case)).or_default().push(case);
     }
     for name in catalogue.chain(cases.iter().map(|case| key(case).as_str())) {
-        if members.contains_key(name) && !order.contains(&name) {
+        if members.contains_key(name) && known.insert(name) {
             order.push(name);
         }
     }

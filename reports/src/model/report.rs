@@ -123,8 +123,7 @@ impl Report {
             return false;
         };
         let runs = self.options.runs;
-        let held = |attempt| shard.holds(&case.id, attempt);
-        case.verdict == CaseVerdict::NotRun && runs > 0 && !(1..=runs).any(held)
+        case.verdict == CaseVerdict::NotRun && runs > 0 && shard.count(&case.id, runs, 1) == 0
     }
 
     /// The cases for which the claim of the run is refuted.

@@ -1,0 +1,6 @@
+//! Scenario documents, up to the rehearsal.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let _ = fuzz_entries::scenario(bytes);
+});
