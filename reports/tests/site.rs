@@ -413,7 +413,7 @@ fn what_is_no_run_is_told() {
     std::fs::create_dir_all(all.join("empty/more")).unwrap();
     std::fs::create_dir_all(all.join(".git/objects")).unwrap();
     make(&[all.join("nights/one")], &out, &options()).unwrap();
-    let (written, skipped) = make(&[all.clone()], &out, &options()).unwrap();
+    let (written, skipped) = make(std::slice::from_ref(&all), &out, &options()).unwrap();
     assert_eq!(written.runs, 1);
     let told: Vec<String> = skipped
         .iter()

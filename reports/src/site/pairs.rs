@@ -124,6 +124,9 @@ impl Pair {
     }
 }
 
+/// How many cases there are, and the first of them with what is said of each.
+type Lines = (usize, Vec<(Text, Text)>);
+
 fn parts(found: &Comparison) -> Vec<Part> {
     let changed = |cases: &[Changed]| {
         let line = |case: &Changed| (Text::new(&case.case), changed_words(case));
@@ -143,7 +146,7 @@ fn parts(found: &Comparison) -> Vec<Part> {
         let words = format!("{}; {} in the other", case.reason, case.was);
         (Text::new(&case.case), Text::short(&words, 300))
     });
-    let parts: [(&str, (usize, Vec<(Text, Text)>)); 5] = [
+    let parts: [(&str, Lines); 5] = [
         ("Fails, and not in the other", changed(&found.new_failures)),
         ("Fails more often", changed(&found.flakier)),
         ("Converges later", (found.slower.len(), slower.collect())),
