@@ -257,6 +257,27 @@ fn variables_in_variables() {
 }
 
 #[test]
+fn objects_that_are_none() {
+    for object in [
+        "1",
+        "x",
+        "[a]",
+        "{metadata: 1}",
+        "{kind: Service, metadata: [a]}",
+    ] {
+        let head = "id: a\ntitle: A\nrequirement: [A-1]\n";
+        let objects = format!("{head}objects: [{object}]\nsteps: [{{converge: {{}}}}]\n");
+        let applied = format!("{head}steps: [{{apply: [{object}]}}, {{converge: {{}}}}]\n");
+        for text in [objects, applied] {
+            assert!(
+                limit::within(text.as_bytes(), fuzz_entries::scenario).is_err(),
+                "{object}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_world_for_everybody() {
     let pods: String = (0..30_000)
         .map(|n| format!("    - {{name: p{n}, node: node1}}\n"))

@@ -515,7 +515,10 @@ fn with_namespace(object: &Value) -> Value {
     let namespace = object["metadata"]["namespace"].as_str().map(str::to_owned);
     if let (Some(namespace), Some(metadata)) = (
         namespace_of(&kind, namespace.as_deref()),
-        object["metadata"].as_object_mut(),
+        // What is no object is for the API server to refuse.
+        object
+            .pointer_mut("/metadata")
+            .and_then(Value::as_object_mut),
     ) {
         metadata.insert("namespace".into(), json!(namespace));
     }
