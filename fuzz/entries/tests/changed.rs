@@ -61,7 +61,7 @@ fn no_changes() -> impl Strategy<Value = Vec<Change>> {
 }
 
 proptest! {
-    #![proptest_config(config(200))]
+    #![proptest_config(config(60))]
 
     #[test]
     fn logs(seed in one_of(seeds::logs()), values in change::changes(), bytes in no_changes()) {
