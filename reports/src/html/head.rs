@@ -3,7 +3,7 @@
 use super::Mark;
 use super::text::{Text, duration, plural};
 use crate::event::Mode;
-use crate::model::{CaseVerdict, Conclusion, GroupSummary, Report, canary_sentence};
+use crate::model::{CaseVerdict, Conclusion, GroupSummary, NO_CANARIES, Report, canary_sentence};
 use crate::sequential::Decision;
 use crate::waiver;
 
@@ -130,8 +130,7 @@ fn notices(report: &Report) -> Vec<Notice> {
         add("partial", "Partial", &text);
     }
     if report.options.canaries.is_empty() {
-        let text = canary_sentence(&report.options, &report.canaries);
-        add("partial", "No canaries", &text);
+        add("partial", "No canaries", NO_CANARIES);
     }
     if let Some(text) = waiver::sentence(&report.cases) {
         add("note", "Waived", &text);

@@ -8,10 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::event::{CanaryFinished, CanaryOutcome, Options, RunStarted};
 use crate::shard::Shard;
 
+/// What it means that a run has no canaries.
+pub const NO_CANARIES: &str = "it is not shown that this run would have noticed a bad proxy";
+
 /// The canaries of a run in a sentence.
 pub fn sentence(options: &Options, made: &[CanaryFinished]) -> String {
     if options.canaries.is_empty() {
-        return "none: it is not shown that this run would have noticed a bad proxy".to_owned();
+        return format!("none: {NO_CANARIES}");
     }
     let words = made.iter().map(|canary| {
         let outcome = match canary.outcome {

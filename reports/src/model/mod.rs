@@ -9,7 +9,7 @@ mod signature;
 mod stats;
 mod verdict;
 
-pub use canary::sentence as canary_sentence;
+pub use canary::{NO_CANARIES, sentence as canary_sentence};
 pub use class::{
     ALPHA, Class, Evidence, GIVEN_UP, LOOKS, POLICY, RERUNS, Rule, SOUND, Tally, classify,
     more_often, policy_table,
