@@ -5,7 +5,7 @@ use clap::Args;
 /// How many attempts at a time, and from which seed.
 #[derive(Clone, Debug, Args)]
 pub(super) struct Attempts {
-    /// Attempts that run their steps side by side; half as many again as there are cores by default, because steps wait, too.
+    /// Attempts that run their steps side by side; twice as many as there are cores by default, because steps mostly wait.
     ///
     /// As many worlds again may be built or taken down meanwhile.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
@@ -19,7 +19,7 @@ impl Attempts {
     pub(super) fn jobs(&self) -> u32 {
         self.jobs.unwrap_or_else(|| {
             let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
-            cores + cores / 2
+            cores.saturating_mul(2).min(1024)
         })
     }
 
