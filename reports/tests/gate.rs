@@ -149,6 +149,14 @@ fn green_is_not_enough() {
         let found = gate.findings.iter().any(|finding| finding.rule == rule);
         assert!(found, "{what}: {:?}", gate.findings);
     }
+    // Whoever asks for no case gets no answer out of none.
+    let nothing = Rules {
+        min_cases: 0,
+        skip_budget: 9,
+        ..rules()
+    };
+    let skipped = run(&[("a", &[Verdict::Skip])]).report();
+    assert_eq!(Gate::of(&skipped, &nothing).verdict, TooFew);
     let few = Rules {
         min_cases: 3,
         ..rules()
@@ -267,6 +275,37 @@ fn a_known_flake_that_fails_the_only_attempt_is_no_news() {
     let gate = Gate::of(&run(&[("a", &[Fail])]).report(), &rules);
     assert_eq!(gate.verdict, Open, "{:?}", gate.findings);
     assert_eq!(gate.tolerated[0].why, "failed 1 of 20 in the baseline");
+}
+
+/// A claim that is refuted is beyond every flake budget, here as in the run's own conclusion.
+#[test]
+fn a_refuted_claim_is_no_tolerable_flake() {
+    let mut verdicts = vec![Pass; 20];
+    verdicts[..8].fill(Fail);
+    let mut flaky = run(&[("a", &verdicts)]);
+    let budget = Rules {
+        flake_budget: 1,
+        ..rules()
+    };
+    assert_eq!(Gate::of(&flaky.report(), &budget).verdict, Open);
+    flaky.start.options.until_confidence = Some("rate<1% @95%".parse().unwrap());
+    let refuted = Gate::of(&flaky.report(), &budget);
+    assert_eq!(refuted.verdict, Flaky, "{:?}", refuted.findings);
+}
+
+/// What the machine got in the way of is no fault of the candidate, whatever the baseline has.
+#[test]
+fn infra_is_no_failure_against_a_baseline() {
+    let base = run(&[("a", &[Pass]), ("b", &[Pass])]).report();
+    let rules = Rules {
+        baseline: Some(&base),
+        ..rules()
+    };
+    let gate = Gate::of(
+        &run(&[("a", &[Pass]), ("b", &[Verdict::Infra])]).report(),
+        &rules,
+    );
+    assert_eq!(gate.verdict, Infra, "{:?}", gate.findings);
 }
 
 #[test]

@@ -4,34 +4,11 @@ mod fixture;
 
 use std::path::Path;
 
+use fixture::markup::words;
 use fixture::{Run, evidence};
 use reports::event::{FinishReason, Verdict};
 use reports::evidence::{Evidence, collect};
 use reports::{html, write_all};
-
-/// What a reader sees of a page, without markup, style and script.
-fn words(page: &str) -> String {
-    let start = page.find("<body>").unwrap();
-    let end = page.find("<script>").unwrap();
-    let mut text = String::new();
-    let mut inside = true;
-    for c in page[start..end].chars() {
-        match c {
-            '<' => inside = true,
-            '>' => {
-                inside = false;
-                text.push(' ');
-            }
-            c if !inside => text.push(c),
-            _ => {}
-        }
-    }
-    let text = text
-        .replace("&#62;", ">")
-        .replace("&#34;", "\"")
-        .replace("&#39;", "'");
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
 
 #[test]
 fn a_failure_is_shown_with_its_evidence() {

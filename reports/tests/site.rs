@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use fixture::browser::{browser, look_at};
 use fixture::kept::{keep, keep_log};
-use fixture::markup::tags;
+use fixture::markup::{tags, words};
 use fixture::{HOSTILE, Run, hostile, skip};
 use reports::event::{FinishReason, RequirementInfo, SkipKind, Verdict};
 use reports::history::History;
@@ -136,29 +136,6 @@ fn markup(page: &str) -> String {
     let from = page.find("<meta http-equiv").unwrap();
     let to = from + page[from..].find('>').unwrap();
     format!("{}{}", &page[..from], &page[to + 1..]).replace("><", ">\n<")
-}
-
-/// What a reader sees of a page.
-fn words(page: &str) -> String {
-    let body = markup(page);
-    let mut text = String::new();
-    let mut inside = false;
-    for c in body[body.find("<body>").unwrap()..].chars() {
-        match c {
-            '<' => inside = true,
-            '>' => {
-                inside = false;
-                text.push(' ');
-            }
-            c if !inside => text.push(c),
-            _ => {}
-        }
-    }
-    let text = text
-        .replace("&#39;", "'")
-        .replace("&#34;", "\"")
-        .replace("&#62;", ">");
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[test]

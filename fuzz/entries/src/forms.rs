@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use reports::compare::Comparison;
 use reports::evidence::Evidence;
 use reports::gate::{Gate, Rules};
-use reports::{Report, badge, html, json, junit, markdown};
+use reports::{Report, badge, github, html, json, junit, markdown, tap};
 
 /// Renders a report in every way and checks what has to hold.
 pub fn check(report: &Report) {
@@ -22,6 +22,8 @@ pub fn check(report: &Report) {
     inert(&page, "report.md");
     inert(&html::render(report, &Evidence::new()), "report.html");
     inert(&badge::render(report), "badge.svg");
+    inert(&tap::render(report), "report.tap");
+    inert(&github::annotations(report), "annotations");
 
     let same = Comparison::of(report, report);
     assert!(!same.is_worse(), "a run is worse than itself");
@@ -39,6 +41,11 @@ pub fn check(report: &Report) {
         let gate = Gate::of(report, &rules);
         let ran = report.cases.iter().any(|case| case.id == "required[ipv4]");
         assert!(gate.exit_code != 0 || ran, "what is required is not there");
+        let believed = !report.options.canaries.is_empty() && report.problems.is_empty();
+        assert!(
+            gate.exit_code != 0 || believed,
+            "nothing shows that it tests"
+        );
         inert(&gate.text(), "gate");
         inert(&gate.markdown(), "gate in Markdown");
     }

@@ -49,6 +49,7 @@ pub struct Comparison {
     pub maybe_flakier: Vec<Changed>,
     /// How much longer everything takes than in the earlier run, by its machine or by the proxy: cases count as slower beyond that. 1 where too
     /// few cases were repeated often enough to tell.
+    #[serde(default = "same_pace")]
     pub pace: f64,
     /// Cases that converge later, significantly so and by much.
     pub slower: Vec<Slower>,
@@ -58,6 +59,10 @@ pub struct Comparison {
     pub fixed: Vec<Changed>,
     /// Cases that the earlier run did not try. What fails among them is a new failure.
     pub added: Vec<String>,
+}
+
+fn same_pace() -> f64 {
+    1.0
 }
 
 /// One of the two runs.

@@ -310,7 +310,8 @@ impl Findings {
 
     /// Whether enough of the suite was run.
     fn enough(&mut self, report: &Report, rules: &Rules) {
-        let (executed, wanted) = (executed(report), rules.min_cases);
+        // Whoever asks for nothing gets no answer out of nothing.
+        let (executed, wanted) = (executed(report), rules.min_cases.max(1));
         if executed < wanted {
             let profile = &report.options.profile;
             let filtered = match &report.options.filter {
@@ -395,7 +396,13 @@ impl Findings {
                 ),
             );
         }
-        for case in &comparison.newly_skipped {
+        // What the machine got in the way of says so itself, and is no fault of the candidate.
+        let left_out = |id: &str| {
+            let case = report.cases.iter().find(|case| case.id == id);
+            case.is_none_or(|case| case.verdict == CaseVerdict::Skip)
+        };
+        let gone = comparison.newly_skipped.iter();
+        for case in gone.filter(|gone| left_out(&gone.case)) {
             self.add(
                 GateVerdict::Closed,
                 Rule::NotTried,
@@ -455,22 +462,25 @@ impl Findings {
                 CaseVerdict::Pass | CaseVerdict::Skip => {}
             }
         }
-        if flaky.len() as u64 > rules.flake_budget {
-            for case in flaky {
-                let rate = case
-                    .failure_rate
-                    .map(|r| format!("{} of {}", r.failed, r.of));
-                let message = format!(
-                    "failed {} attempts: {}",
-                    rate.unwrap_or_default(),
-                    example(case)
-                );
-                self.add(GateVerdict::Flaky, Rule::Flaky, Some(&case.id), message);
-            }
-        } else {
-            for case in flaky {
+        // A claim that is refuted is no tolerable flake.
+        let refuted: BTreeSet<&str> = report.refuted().map(|case| case.id.as_str()).collect();
+        let tolerable = |case: &&CaseResult| !refuted.contains(case.id.as_str());
+        let beyond =
+            flaky.iter().filter(|case| tolerable(case)).count() as u64 > rules.flake_budget;
+        for case in flaky {
+            if tolerable(&case) && !beyond {
                 self.tolerate(case, "within the flake budget".to_owned());
+                continue;
             }
+            let rate = case
+                .failure_rate
+                .map(|r| format!("{} of {}", r.failed, r.of));
+            let message = format!(
+                "failed {} attempts: {}",
+                rate.unwrap_or_default(),
+                example(case)
+            );
+            self.add(GateVerdict::Flaky, Rule::Flaky, Some(&case.id), message);
         }
     }
 
