@@ -16,7 +16,7 @@ use crate::faults::Faults;
 use crate::history::HistoryEntry;
 use crate::registry::{Registry, built_in};
 use crate::serve::Serving;
-use crate::store::State;
+use crate::store::{State, Verb};
 use crate::tls::Tls;
 use crate::types::ServiceAllocators;
 use crate::write::{DeleteOptions, Deleted, PatchKind, Target, WriteOptions, Writer};
@@ -375,6 +375,46 @@ impl ApiServer {
                 Deleted::Gone(object) | Deleted::Pending(object) => object.value(),
             })
         })
+    }
+
+    /// Stores a copy of an object that lives in another cluster: nothing is checked, handed out or derived from it, and only its
+    /// resourceVersion becomes one of this server's. One that is there already in just this state is left alone.
+    ///
+    /// # Errors
+    /// 404 for an unknown kind.
+    pub fn mirror(&self, mut object: Value) -> Result<(), StatusError> {
+        let target = self.target(&ObjectRef::of(&object), false)?;
+        let mut state = lock(&self.inner.state);
+        let known = state.object(&target.resource, &target.namespace, &target.name);
+        if let Some(known) = &known {
+            let known = known.value();
+            object["metadata"]["resourceVersion"] = known["metadata"]["resourceVersion"].clone();
+            if object == known {
+                return Ok(());
+            }
+        }
+        let verb = if known.is_some() {
+            Verb::Modified
+        } else {
+            Verb::Added
+        };
+        state.commit(&target.resource, verb, &mut object);
+        state.wake();
+        Ok(())
+    }
+
+    /// Forgets the copy of an object that is gone; one that is not there is fine.
+    ///
+    /// # Errors
+    /// 404 for an unknown kind.
+    pub fn unmirror(&self, object: &ObjectRef) -> Result<(), StatusError> {
+        let target = self.target(object, false)?;
+        let mut state = lock(&self.inner.state);
+        if let Some(known) = state.object(&target.resource, &target.namespace, &target.name) {
+            state.commit(&target.resource, Verb::Deleted, &mut known.value());
+            state.wake();
+        }
+        Ok(())
     }
 
     /// Reads an object.

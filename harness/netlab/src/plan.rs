@@ -102,6 +102,9 @@ pub enum PlanError {
     /// The node network is not an extra network.
     #[error("node {0:?} lists \"nodes\" or one network twice among its extra networks")]
     BadNetworks(String),
+    /// There is no node to stand for it.
+    #[error("node {0:?} has no counterpart in the cluster")]
+    NoCounterpart(String),
     /// There are not enough addresses.
     #[error("it has {count} {what}, and there is room for {max}")]
     TooMany {
@@ -266,7 +269,22 @@ pub struct Plan {
     nodes: Vec<NodeAddresses>,
     clients: Vec<ClientAddresses>,
     networks: Vec<String>,
+    /// What is different where the nodes are not ours.
+    real: Option<Real>,
     pods: RwLock<Pods>,
+}
+
+/// The addresses of a cluster that somebody else made.
+#[derive(Debug, Clone, Default)]
+pub struct Real {
+    /// Its nodes under the names that the topology gives them, in that order.
+    pub nodes: Vec<NodeAddresses>,
+    /// The outside client's addresses, by node; empty where there is no outside client.
+    pub outside: BTreeMap<String, OutsideAddresses>,
+    /// Where pods get their addresses from, IPv4 first.
+    pub cluster_cidrs: Vec<IpNet>,
+    /// Where ClusterIPs are taken from, IPv4 first.
+    pub service_cidrs: Vec<IpNet>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -282,6 +300,7 @@ impl Clone for Plan {
             nodes: self.nodes.clone(),
             clients: self.clients.clone(),
             networks: self.networks.clone(),
+            real: self.real.clone(),
             pods: RwLock::new(self.read_pods().clone()),
         }
     }
@@ -387,12 +406,43 @@ impl Plan {
             nodes,
             clients,
             networks,
+            real: None,
             pods: RwLock::default(),
         };
         for pod in &topology.pods {
             plan.pod_added(pod)?;
         }
         Ok(plan)
+    }
+
+    /// The plan of a topology on nodes that exist already. Its pods have no addresses before [`Plan::pod_is_at`] says so.
+    ///
+    /// # Errors
+    /// As [`Plan::new`], and when a node of the topology has no counterpart.
+    pub fn on(topology: &Topology, real: Real) -> Result<Plan, PlanError> {
+        let mut plan = Plan::new(topology)?;
+        if let Some(node) = topology
+            .nodes
+            .iter()
+            .find(|node| real.nodes.iter().all(|one| one.name != node.name))
+        {
+            return Err(PlanError::NoCounterpart(node.name.clone()));
+        }
+        plan.nodes = real
+            .nodes
+            .iter()
+            .filter(|one| topology.nodes.iter().any(|node| node.name == one.name))
+            .cloned()
+            .collect();
+        plan.real = Some(real);
+        plan.write_pods().by_name.clear();
+        Ok(plan)
+    }
+
+    /// A pod of a cluster that somebody else made got these addresses.
+    pub fn pod_is_at(&self, addresses: PodAddresses) {
+        let mut pods = self.write_pods();
+        pods.by_name.insert(addresses.name.clone(), addresses);
     }
 
     /// The topology that the plan was made from. Pods that came or went later are not in it.
@@ -519,6 +569,9 @@ impl Plan {
     /// `node`. `None` when there is no outside client or no such node.
     pub fn outside(&self, node: &str) -> Option<OutsideAddresses> {
         self.topology.outside.as_ref()?;
+        if let Some(real) = &self.real {
+            return real.outside.get(node).copied();
+        }
         let last = host(self.node(node)?.index);
         Some(OutsideAddresses {
             ipv4: Ipv4Addr::new(10, 99, 0, last),
@@ -559,13 +612,28 @@ impl Plan {
     }
 
     /// The ranges that all pods are in, one per family.
-    pub fn cluster_cidrs(&self) -> [IpNet; 2] {
-        Family::BOTH.map(cluster_cidr)
+    pub fn cluster_cidrs(&self) -> Vec<IpNet> {
+        match &self.real {
+            Some(real) => real.cluster_cidrs.clone(),
+            None => Family::BOTH.map(cluster_cidr).into(),
+        }
     }
 
     /// The ranges that ClusterIPs are taken from, one per family.
-    pub fn service_cidrs(&self) -> [IpNet; 2] {
-        Family::BOTH.map(service_cidr)
+    pub fn service_cidrs(&self) -> Vec<IpNet> {
+        match &self.real {
+            Some(real) => real.service_cidrs.clone(),
+            None => Family::BOTH.map(service_cidr).into(),
+        }
+    }
+
+    /// The `n`-th address of the range of one family that ClusterIPs are taken from; nothing in a cluster without the family.
+    pub fn service_ip(&self, n: u8, family: Family) -> Option<IpAddr> {
+        let cidrs = self.service_cidrs();
+        let mut own = cidrs
+            .iter()
+            .filter(|cidr| Family::of(cidr.addr()) == family);
+        own.next().map(|cidr| nth(*cidr, n))
     }
 
     /// The `n`-th external IP.
@@ -627,11 +695,6 @@ pub fn external_ip(n: u8, family: Family) -> IpAddr {
 /// The `n`-th LoadBalancer IP of every world.
 pub fn load_balancer_ip(n: u8, family: Family) -> IpAddr {
     nth(load_balancer_cidr(family), n)
-}
-
-/// The `n`-th address of the range that ClusterIPs are taken from.
-pub fn service_ip(n: u8, family: Family) -> IpAddr {
-    nth(service_cidr(family), n)
 }
 
 /// The outside network.

@@ -203,6 +203,13 @@ impl State {
                 version: VERSION,
                 pid: std::process::id(),
             },
+            Request::Clock => Response::Clock {
+                own_ns: own_clock(),
+            },
+            Request::SetClock { ahead_ns } => {
+                set_clock(ahead_ns);
+                Response::Done
+            }
             Request::Serve { listeners } => {
                 self.servers.serve(listeners).await?;
                 Response::Done
@@ -312,6 +319,13 @@ impl State {
             Request::AddressDel { link, addr } => {
                 done(move || change_address(&link, &addr, false)).await?
             }
+            Request::RoutesFrom {
+                from,
+                via,
+                link,
+                to,
+                table,
+            } => done(move || route::routes_from(from, via, &link, &to, table)).await?,
             Request::LinkSet { link, up, mtu } => {
                 done(move || {
                     let index = route::index_of(&link)?;

@@ -46,6 +46,9 @@ pub enum AgentError {
     },
 }
 
+/// So often the time is asked for. Each costs a round trip.
+const CLOCK_TRIES: u32 = 5;
+
 type Waiting = Arc<Mutex<Option<HashMap<u64, oneshot::Sender<Reply>>>>>;
 
 /// A handle to one agent. Clones share the channel; the channel closes (and the agent exits) when the last clone is dropped.
@@ -181,6 +184,51 @@ impl Agent {
     /// Protocol version and process id of the agent.
     pub async fn hello(&self) -> Result<(u32, u32), AgentError> {
         expect!(self, Request::Hello, Response::Hello { version, pid } => (version, pid))
+    }
+
+    /// Sets the agent's clock to this process's, as well as the way there allows. Answers by how many nanoseconds they may differ.
+    ///
+    /// Half of the time that a question and its answer take is what cannot be known; the shortest of some tries is used.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn align_clock(&self) -> Result<u64, AgentError> {
+        let mut best: Option<(u64, i64)> = None;
+        for _ in 0..CLOCK_TRIES {
+            let before = now();
+            let theirs = expect!(self, Request::Clock, Response::Clock { own_ns } => own_ns)?;
+            let after = now();
+            let (took, middle) = (after - before, before + (after - before) / 2);
+            if best.is_none_or(|(shortest, _)| took < shortest) {
+                best = Some((took, middle as i64 - theirs as i64));
+            }
+        }
+        let (took, ahead_ns) = best.expect("there is at least one try");
+        // One clock, as far as can be seen: then it is one, and exact.
+        if ahead_ns.unsigned_abs() <= took {
+            return Ok(0);
+        }
+        self.done(Request::SetClock { ahead_ns }).await?;
+        Ok(took / 2)
+    }
+
+    /// See [`Request::RoutesFrom`].
+    pub async fn routes_from(
+        &self,
+        from: std::net::IpAddr,
+        via: std::net::IpAddr,
+        link: &str,
+        to: Vec<String>,
+        table: u8,
+    ) -> Result<(), AgentError> {
+        self.done(Request::RoutesFrom {
+            from,
+            via,
+            link: link.into(),
+            to,
+            table,
+        })
+        .await
     }
 
     /// See [`Request::Serve`].
@@ -451,6 +499,9 @@ fn spec_time(spec: &ConnectSpec) -> Duration {
 fn request_name(request: &Request) -> &'static str {
     match request {
         Request::Hello => "say hello",
+        Request::Clock => "tell the time",
+        Request::SetClock { .. } => "set its clock",
+        Request::RoutesFrom { .. } => "add routes",
         Request::Serve { .. } => "serve",
         Request::StopServing { .. } => "stop serving",
         Request::Connect(_) => "connect",

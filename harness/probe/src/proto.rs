@@ -5,10 +5,12 @@
 //! Requests run concurrently, so answers come in any order.
 //!
 //! All times are nanoseconds of `CLOCK_MONOTONIC`, which is one clock for every process of a machine whatever namespace
-//! it lives in: times reported by different agents can be compared.
+//! it lives in: times reported by different agents can be compared. Agents on other machines are told the harness's time first
+//! ([`Request::SetClock`]), as exactly as the way to them allows.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
@@ -18,8 +20,21 @@ pub const VERSION: u32 = 1;
 /// Largest frame in bytes, in either direction.
 pub const MAX_FRAME: usize = 64 << 20;
 
-/// Now, in nanoseconds of `CLOCK_MONOTONIC`.
+/// How far this process's [`now`] is ahead of its own `CLOCK_MONOTONIC`, in nanoseconds.
+static AHEAD_NS: AtomicI64 = AtomicI64::new(0);
+
+/// Makes [`now`] tell the time of somebody else's clock from here on: in every place `ahead_ns` later than this machine's own.
+pub fn set_clock(ahead_ns: i64) {
+    AHEAD_NS.store(ahead_ns, Ordering::Relaxed);
+}
+
+/// Now, in nanoseconds of `CLOCK_MONOTONIC`: this machine's, or the harness's where an agent was told that (see [`Request::SetClock`]).
 pub fn now() -> u64 {
+    own_clock().saturating_add_signed(AHEAD_NS.load(Ordering::Relaxed))
+}
+
+/// Now, in nanoseconds of this machine's `CLOCK_MONOTONIC`.
+pub fn own_clock() -> u64 {
     let mut ts = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
@@ -581,6 +596,13 @@ pub struct HttpResponse {
 pub enum Request {
     /// Are you there? Answer: [`Response::Hello`].
     Hello,
+    /// What time is it? Answer: [`Response::Clock`].
+    Clock,
+    /// Tell the time of the harness's clock from here on. On another machine, `CLOCK_MONOTONIC` began at another time.
+    SetClock {
+        /// How far that is ahead of this machine's own, in nanoseconds.
+        ahead_ns: i64,
+    },
     /// Start listeners. Either all of them listen afterwards or the request fails and none was added.
     Serve {
         /// The listeners; those already served unchanged are left alone.
@@ -683,6 +705,20 @@ pub enum Request {
         /// Address with prefix length.
         addr: String,
     },
+    /// Send what comes from an address of ours to some networks by way of a gateway: a rule and a routing table of its own. Everything else it
+    /// sends goes where it went before. The same again is fine.
+    RoutesFrom {
+        /// The source address.
+        from: IpAddr,
+        /// The gateway, on the link below.
+        via: IpAddr,
+        /// Name of the link.
+        link: String,
+        /// The networks, such as `10.0.0.0/16`, of the address's family.
+        to: Vec<String>,
+        /// Number of the routing table, from 1 to 250; nobody else's.
+        table: u8,
+    },
     /// Change a link.
     LinkSet {
         /// Name of the link.
@@ -727,6 +763,11 @@ pub enum Response {
         version: u32,
         /// Its process id in its own PID namespace.
         pid: u32,
+    },
+    /// To [`Request::Clock`].
+    Clock {
+        /// This machine's own `CLOCK_MONOTONIC` in nanoseconds, whatever [`Request::SetClock`] said.
+        own_ns: u64,
     },
     /// Done, nothing to say.
     Done,

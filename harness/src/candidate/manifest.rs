@@ -136,6 +136,8 @@ pub struct Candidate {
     pub source: Source,
     /// What an experiment changes about the attempt.
     pub treatment: Treatment,
+    /// Where the clusters come from that it runs in.
+    pub provider: Arc<dyn crate::cluster::Provider>,
 }
 
 /// Where a candidate comes from, so that evidence can name it.
@@ -346,6 +348,7 @@ impl Candidate {
                 },
             },
             treatment: Treatment::default(),
+            provider: Arc::new(crate::cluster::Netns),
         })
     }
 
@@ -397,6 +400,12 @@ impl Candidate {
                     _ => None,
                 }
             })
+    }
+
+    /// Whether there is nothing to run: the candidate that does nothing.
+    pub fn is_null(&self) -> bool {
+        let process = self.manifest.process.as_ref();
+        process.is_some_and(|process| process.command.is_empty())
     }
 
     /// The process section.

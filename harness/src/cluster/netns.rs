@@ -3,26 +3,24 @@
 use std::{net::SocketAddr, time::Duration};
 
 use apiserver::{ApiServer, Config, Serving};
+use async_trait::async_trait;
 use futures::future::try_join_all;
 use netlab::World;
 use nix::sys::signal::Signal;
 use probe::{client::Agent, proto};
+use serde_json::Value;
 
-use super::instance::{Instance, InstanceError};
+use super::{
+    Cluster, ClusterError, Settings, infra,
+    instance::{Instance, InstanceError},
+};
 use crate::{
     candidate::Candidate,
     scenario::{
-        Case, Stage,
-        doc::{self, Pod},
+        Case, Stage, StageError,
+        doc::{self, ObjectRef, Patch, Pod, PodVerb},
     },
 };
-
-/// What a cluster is started with.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Settings {
-    /// Capture the nodes' packets, for evidence.
-    pub capture: bool,
-}
 
 /// A running cluster.
 pub struct NetnsCluster {
@@ -41,17 +39,6 @@ pub struct NetnsCluster {
     pub ready: Duration,
 }
 
-/// Why there is no cluster, or no longer one.
-#[derive(Debug, thiserror::Error)]
-pub enum ClusterError {
-    /// The machine or the harness; says nothing about the candidate.
-    #[error("{0}")]
-    Infra(String),
-    /// The candidate.
-    #[error("{0}")]
-    Candidate(String),
-}
-
 impl From<InstanceError> for ClusterError {
     fn from(error: InstanceError) -> Self {
         match error {
@@ -61,12 +48,16 @@ impl From<InstanceError> for ClusterError {
     }
 }
 
-fn infra(what: &str) -> impl Fn(&dyn std::fmt::Display) -> ClusterError {
-    move |error| ClusterError::Infra(format!("{what}: {error}"))
+impl From<StageError> for ClusterError {
+    fn from(error: StageError) -> Self {
+        Self::Infra(error.to_string())
+    }
 }
 
 /// Memory per node for captured packets; the newest are kept.
 const CAPTURE_BYTES: u64 = 8 << 20;
+/// A tool that prints evidence may take this long; evidence is not worth hanging for.
+const TOOL: Duration = Duration::from_secs(10);
 /// Bytes kept of each packet: all headers and the probes' own header.
 const CAPTURE_SNAPLEN: u32 = 256;
 
@@ -111,7 +102,10 @@ impl NetnsCluster {
                     .node(&node.name)
                     .expect("the plan knows every node");
                 let user = format!("system:node-proxier:{}", node.name);
-                let join = |cidrs: [ipnet::IpNet; 2]| format!("{},{}", cidrs[0], cidrs[1]);
+                let join = |cidrs: Vec<ipnet::IpNet>| {
+                    let cidrs: Vec<String> = cidrs.iter().map(ToString::to_string).collect();
+                    cidrs.join(",")
+                };
                 let variables = [
                     (
                         "KUBECONFIG",
@@ -297,25 +291,7 @@ impl NetnsCluster {
 
     /// Makes a pod's servers listen.
     pub async fn serve(&self, pod: &Pod) -> Result<(), ClusterError> {
-        let any: [std::net::IpAddr; 2] = [
-            std::net::Ipv4Addr::UNSPECIFIED.into(),
-            std::net::Ipv6Addr::UNSPECIFIED.into(),
-        ];
-        let listeners = pod
-            .serves()
-            .iter()
-            // A kernel without SCTP skips the cases that are about it; a pod of other cases may name such a port all the same.
-            .filter(|port| port.protocol != doc::Protocol::Sctp || self.sctp)
-            .flat_map(|port| {
-                any.map(|addr| proto::Listener {
-                    id: format!("{}/{:?}/{}/{addr}", pod.name, port.protocol, port.port),
-                    identity: pod.name.clone(),
-                    protocol: protocol(port.protocol),
-                    addr,
-                    port: port.port,
-                })
-            })
-            .collect();
+        let listeners = listeners(pod, self.sctp);
         self.agent(&pod.name)?
             .serve(listeners)
             .await
@@ -430,11 +406,174 @@ impl NetnsCluster {
     }
 }
 
+/// What a pod listens at: each of its ports at every address of both families.
+pub(super) fn listeners(pod: &Pod, sctp: bool) -> Vec<proto::Listener> {
+    let any: [std::net::IpAddr; 2] = [
+        std::net::Ipv4Addr::UNSPECIFIED.into(),
+        std::net::Ipv6Addr::UNSPECIFIED.into(),
+    ];
+    pod.serves()
+        .iter()
+        // A kernel without SCTP skips the cases that are about it; a pod of other cases may name such a port all the same.
+        .filter(|port| port.protocol != doc::Protocol::Sctp || sctp)
+        .flat_map(|port| {
+            any.map(|addr| proto::Listener {
+                id: format!("{}/{:?}/{}/{addr}", pod.name, port.protocol, port.port),
+                identity: pod.name.clone(),
+                protocol: protocol(port.protocol),
+                addr,
+                port: port.port,
+            })
+        })
+        .collect()
+}
+
 /// The protocol as the probes name it.
 pub fn protocol(protocol: crate::scenario::doc::Protocol) -> proto::Protocol {
     match protocol {
         crate::scenario::doc::Protocol::Tcp => proto::Protocol::Tcp,
         crate::scenario::doc::Protocol::Udp => proto::Protocol::Udp,
         crate::scenario::doc::Protocol::Sctp => proto::Protocol::Sctp,
+    }
+}
+
+#[async_trait]
+impl Cluster for NetnsCluster {
+    fn stage(&self) -> &Stage {
+        &self.stage
+    }
+
+    fn candidate(&self) -> &Candidate {
+        &self.candidate
+    }
+
+    fn netns(&self) -> Option<&NetnsCluster> {
+        Some(self)
+    }
+
+    fn built_in(&self) -> Duration {
+        self.build
+    }
+
+    fn agent(&self, who: &str) -> Result<Agent, ClusterError> {
+        NetnsCluster::agent(self, who)
+    }
+
+    async fn apply(&mut self, objects: &[Value]) -> Result<(), ClusterError> {
+        Ok(self.stage.apply_all(objects)?)
+    }
+
+    async fn patch(&mut self, patch: &Patch) -> Result<(), ClusterError> {
+        Ok(self.stage.patch(patch)?)
+    }
+
+    async fn delete(&mut self, objects: &[ObjectRef]) -> Result<(), ClusterError> {
+        Ok(objects
+            .iter()
+            .try_for_each(|object| self.stage.delete(object))?)
+    }
+
+    async fn prepare_pod(&mut self, name: &str, verb: PodVerb) -> Result<(), ClusterError> {
+        if !matches!(verb, PodVerb::Start | PodVerb::Resume) {
+            return Ok(());
+        }
+        let pod = self.stage.pod(name).map(|pod| pod.spec.clone());
+        let pod = pod.ok_or_else(|| ClusterError::Infra(format!("there is no pod {name}")))?;
+        self.serve(&pod).await
+    }
+
+    async fn pod(&mut self, name: &str, verb: PodVerb) -> Result<(), ClusterError> {
+        self.stage.pod_verb(name, verb)?;
+        match verb {
+            PodVerb::Stop => self.remove_pod(name).await,
+            PodVerb::Deafen => self.deafen(name).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn start_candidate(&mut self) -> Result<Option<Duration>, ClusterError> {
+        NetnsCluster::start_candidate(self).await?;
+        Ok(Some(self.ready))
+    }
+
+    fn has_candidate(&self) -> bool {
+        NetnsCluster::has_candidate(self)
+    }
+
+    fn instances(&self) -> &[Instance] {
+        &self.instances
+    }
+
+    fn running_on(&self, nodes: &[String]) -> Vec<(String, String)> {
+        let runs = |instance: &&Instance| instance.is_up() && instance.exited().is_none();
+        let on = self.instances.iter().filter(|i| nodes.contains(&i.node));
+        on.filter(runs)
+            .filter_map(|instance| {
+                let pid = instance.process()?.pid();
+                Some((instance.node.clone(), pid.to_string()))
+            })
+            .collect()
+    }
+
+    async fn unexpected_exit(&mut self) -> Option<String> {
+        NetnsCluster::unexpected_exit(self)
+    }
+
+    async fn logs(&self) -> Vec<(String, String)> {
+        let instances = self.instances.iter();
+        instances
+            .map(|instance| (instance.node.clone(), instance.log.text()))
+            .collect()
+    }
+
+    async fn complaint(&self) -> Option<String> {
+        let mut instances = self.instances.iter();
+        instances.find_map(|instance| instance.log.last_complaint())
+    }
+
+    async fn signal_candidate(&self, nodes: &[String], signal: Signal) -> Result<(), ClusterError> {
+        NetnsCluster::signal_candidate(self, nodes, signal).await
+    }
+
+    async fn end_candidate(
+        &mut self,
+        nodes: &[String],
+        signal: Signal,
+    ) -> Result<(), ClusterError> {
+        NetnsCluster::end_candidate(self, nodes, signal).await
+    }
+
+    async fn restart_candidate(&mut self, nodes: &[String]) -> Result<(), ClusterError> {
+        NetnsCluster::restart_candidate(self, nodes).await
+    }
+
+    async fn clean_up(&mut self, nodes: &[String]) -> Result<(), ClusterError> {
+        NetnsCluster::clean_up(self, nodes).await
+    }
+
+    async fn stop_api(&mut self) -> Result<usize, ClusterError> {
+        Ok(NetnsCluster::stop_api(self).await)
+    }
+
+    async fn start_api(&mut self) -> Result<(), ClusterError> {
+        NetnsCluster::start_api(self).await
+    }
+
+    async fn add_address(&self, node: &str, address: &str) -> Result<(), ClusterError> {
+        let address = address
+            .parse()
+            .map_err(|error| infra("the address")(&error))?;
+        let added = self.world.add_address(node, address).await;
+        added.map_err(|error| infra("the address cannot be added")(&error))
+    }
+
+    async fn tool(&self, node: &str, argv: &[&str]) -> Option<Vec<u8>> {
+        crate::candidate::find_on_path(argv.first()?)?;
+        let output = self.world.exec(node, argv, Vec::new(), TOOL).await;
+        output.ok().map(|output| output.stdout)
+    }
+
+    async fn shutdown(self: Box<Self>) {
+        NetnsCluster::shutdown(*self).await;
     }
 }

@@ -15,8 +15,7 @@ use super::{
     steps::state::Baseline,
 };
 use crate::{
-    candidate::Candidate,
-    cluster::{ClusterError, NetnsCluster, Settings},
+    cluster::{Cluster, ClusterError},
     nemesis::Starving,
     scenario::{
         Case, Span, Version,
@@ -29,7 +28,7 @@ pub struct Attempt<'a> {
     /// The case.
     pub case: &'a Case,
     /// Its cluster.
-    pub cluster: NetnsCluster,
+    pub cluster: Box<dyn Cluster>,
     /// What was found.
     pub findings: Findings,
     /// Random choices of this attempt follow from it.
@@ -61,8 +60,13 @@ pub struct Attempt<'a> {
     pub(super) neighbour: Option<super::neighbour::Asked>,
     /// Faults that keep the candidate from knowing what the objects say.
     pub(super) blind: BTreeSet<String>,
+    /// When it was last asked whether the candidate still runs.
+    asked_if_it_runs: Instant,
     model: Option<(Version, Arc<oracle::Cluster>)>,
 }
+
+/// So often it is asked whether the candidate still runs, where that costs a request.
+const OFTEN: Duration = Duration::from_millis(500);
 
 /// Why the rest of an attempt makes no sense.
 #[derive(Debug)]
@@ -113,19 +117,14 @@ impl From<ClusterError> for Stop {
 }
 
 impl<'a> Attempt<'a> {
-    /// Builds the cluster and starts the candidate. The cluster is kept when the candidate fails, for evidence.
+    /// Makes sure that the candidate runs in the cluster of the case. The cluster is kept when the candidate fails, for evidence.
     pub async fn start(
         case: &'a Case,
-        candidate: &Candidate,
+        cluster: Box<dyn Cluster>,
         seed: u64,
-        settings: Settings,
         mut findings: Findings,
-    ) -> Result<(Self, Option<Stop>), (Findings, Stop)> {
-        let cluster = match NetnsCluster::build(case, candidate, settings).await {
-            Ok(cluster) => cluster,
-            Err(error) => return Err((findings, error.into())),
-        };
-        findings.measure("world", "ms", cluster.build.as_secs_f64() * 1e3);
+    ) -> (Self, Option<Stop>) {
+        findings.measure("world", "ms", cluster.built_in().as_secs_f64() * 1e3);
         let mut attempt = Self {
             case,
             cluster,
@@ -146,19 +145,20 @@ impl<'a> Attempt<'a> {
             sweeps: 0,
             neighbour: None,
             blind: BTreeSet::new(),
+            asked_if_it_runs: Instant::now(),
             model: None,
         };
-        let stop = attempt
-            .cluster
-            .start_candidate()
-            .await
-            .err()
-            .map(Stop::from);
-        if stop.is_none() {
-            let ready = attempt.cluster.ready.as_secs_f64() * 1e3;
-            attempt.findings.measure("candidate ready", "ms", ready);
-        }
-        Ok((attempt, stop))
+        let stop = match attempt.cluster.start_candidate().await {
+            Ok(ready) => {
+                if let Some(ready) = ready {
+                    let ready = ready.as_secs_f64() * 1e3;
+                    attempt.findings.measure("candidate ready", "ms", ready);
+                }
+                None
+            }
+            Err(error) => Some(error.into()),
+        };
+        (attempt, stop)
     }
 
     /// Runs the steps until one cannot go on or a failure was found.
@@ -216,7 +216,7 @@ impl<'a> Attempt<'a> {
         if self.is_direct() {
             return Ok(());
         }
-        self.must_run();
+        self.must_run().await;
         if self.findings.is_over() {
             return Ok(());
         }
@@ -241,13 +241,13 @@ impl<'a> Attempt<'a> {
             return self.direct_step(step).await;
         }
         if let Some(objects) = &step.apply {
-            self.apply(objects)?;
+            self.apply(objects).await?;
         }
         if let Some(patch) = &step.patch {
-            self.patch(patch)?;
+            self.patch(patch).await?;
         }
         if let Some(objects) = &step.delete {
-            self.delete(objects.as_slice())?;
+            self.delete(objects.as_slice()).await?;
         }
         if let Some(action) = &step.pod {
             self.pod(action).await?;
@@ -397,9 +397,14 @@ impl<'a> Attempt<'a> {
         Ok(())
     }
 
-    /// Nothing is to be waited for from a candidate that ended.
-    pub(super) fn still_runs(&self) -> Result<(), Stop> {
-        match self.cluster.unexpected_exit() {
+    /// Nothing is to be waited for from a candidate that ended. Asked in every turn of a loop; where the answer costs requests, it is one of a
+    /// moment ago.
+    pub(super) async fn still_runs(&mut self) -> Result<(), Stop> {
+        if self.cluster.netns().is_none() && self.asked_if_it_runs.elapsed() < OFTEN {
+            return Ok(());
+        }
+        self.asked_if_it_runs = Instant::now();
+        match self.cluster.unexpected_exit().await {
             Some(exit) => Err(Stop::candidate(
                 "unexpected-exit",
                 "a candidate that keeps running",
@@ -410,9 +415,9 @@ impl<'a> Attempt<'a> {
     }
 
     /// The candidate must still run: an exit that nobody asked for fails every case.
-    pub(super) fn must_run(&mut self) {
+    pub(super) async fn must_run(&mut self) {
         self.findings.checked(false);
-        if let Some(exit) = self.cluster.unexpected_exit() {
+        if let Some(exit) = self.cluster.unexpected_exit().await {
             self.findings
                 .fail_with("unexpected-exit", "a candidate that keeps running", exit);
         }

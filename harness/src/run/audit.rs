@@ -23,7 +23,7 @@ use super::{
 };
 use crate::scenario::{
     Span,
-    doc::{Feature, Level},
+    doc::{Feature, Level, ObjectRef},
 };
 
 /// Rules: kube-proxy may be in the middle of its minimum interval of 1 s between syncs, of which a failed one is repeated after up to
@@ -48,6 +48,10 @@ const FILES: u64 = 64;
 
 const UDP: u8 = 17;
 
+/// The label that says who writes an EndpointSlice, and its value for the API's own controller.
+const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+const CONTROLLER: &str = "endpointslice-controller.k8s.io";
+
 impl Attempt<'_> {
     /// Deletes everything and looks at what is left.
     pub(super) async fn audit(&mut self) -> Result<(), Stop> {
@@ -64,12 +68,12 @@ impl Attempt<'_> {
         let gone = Gone::new(&self.former.addresses(&model), &self.former.node_ports());
         let known =
             !self.cluster.lacks(Feature::NetfilterRules) && self.rules_are_known(&gone).await?;
-        self.delete_everything()?;
+        self.delete_everything().await?;
         if known {
             self.rules_are_gone(&gone).await?;
         }
         self.entries_are_gone().await?;
-        self.must_run();
+        self.must_run().await;
         self.processes();
         Ok(())
     }
@@ -122,23 +126,27 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    fn delete_everything(&mut self) -> Result<(), Stop> {
+    async fn delete_everything(&mut self) -> Result<(), Stop> {
         self.changing();
-        let api = self.cluster.stage().api();
+        let mut all = Vec::new();
         for (api_version, kind) in [("v1", "Service"), ("discovery.k8s.io/v1", "EndpointSlice")] {
+            let api = self.cluster.stage().api();
             for object in api.list(api_version, kind, None).map_err(Stop::infra)? {
                 let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
-                let object =
-                    apiserver::ObjectRef::new(api_version, kind, text("namespace"), text("name"));
-                match api.delete(&object) {
-                    // The API's own controller removes the slices of a Service that is gone.
-                    Ok(_) => {}
-                    Err(error) if error.code == 404 => {}
-                    Err(error) => return Err(Stop::infra(error)),
+                // The API's own controller removes the slices of a Service that is gone.
+                if kind == "EndpointSlice" && object["metadata"]["labels"][MANAGED_BY] == CONTROLLER
+                {
+                    continue;
                 }
+                all.push(ObjectRef {
+                    api_version: Some(api_version.into()),
+                    kind: kind.into(),
+                    namespace: Some(text("namespace").into()),
+                    name: text("name").into(),
+                });
             }
         }
-        Ok(())
+        Ok(self.cluster.delete(&all).await?)
     }
 
     async fn rules_are_gone(&mut self, gone: &Gone) -> Result<(), Stop> {
@@ -174,7 +182,7 @@ impl Attempt<'_> {
                     .measure("rules gone", "ms", since as f64 / 1e6);
                 return Ok(());
             }
-            self.still_runs()?;
+            self.still_runs().await?;
             if now() > until {
                 self.left(
                     "rules-left",

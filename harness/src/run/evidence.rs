@@ -4,7 +4,6 @@ use std::{
     fmt::Write as _,
     io,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use base64::Engine as _;
@@ -17,9 +16,6 @@ use super::{
     round::{self, Shape, What},
 };
 use crate::scenario::doc::{OneOrMany, Target};
-
-/// One agent or tool may take this long; evidence is not worth hanging for.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Directory of an attempt's evidence below the run's directory.
 pub fn directory(case: &str, attempt: u32) -> PathBuf {
@@ -62,11 +58,12 @@ impl Attempt<'_> {
             std::fs::create_dir_all(&directory)?;
             std::fs::write(directory.join(name), content)?;
         }
-        for instance in self.cluster.instances() {
-            let directory = directory.join("nodes").join(&instance.node);
+        for (node, log) in self.cluster.logs().await {
+            let directory = directory.join("nodes").join(node);
             std::fs::create_dir_all(&directory)?;
-            std::fs::write(directory.join("candidate.log"), instance.log.text())?;
+            std::fs::write(directory.join("candidate.log"), log)?;
         }
+        self.cluster.write_evidence(directory).await?;
         Ok(())
     }
 
@@ -121,17 +118,10 @@ impl Attempt<'_> {
                 files.push((node.name.clone(), name.to_owned(), text.into_bytes()));
             }
             for (argv, name) in tools {
-                if crate::candidate::find_on_path(argv[0]).is_none() {
-                    continue;
-                }
-                if let Ok(output) = self
-                    .cluster
-                    .world()
-                    .exec(&node.name, argv, Vec::new(), PATIENCE)
-                    .await
-                    && !output.stdout.is_empty()
+                if let Some(stdout) = self.cluster.tool(&node.name, argv).await
+                    && !stdout.is_empty()
                 {
-                    files.push((node.name.clone(), name.to_owned(), output.stdout));
+                    files.push((node.name.clone(), name.to_owned(), stdout));
                 }
             }
         }

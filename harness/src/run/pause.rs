@@ -39,10 +39,12 @@ impl Attempt<'_> {
     /// Pauses a failed attempt, if that was asked for.
     pub(super) async fn pause(&self, evidence: Option<&Path>) {
         let failed = self.findings.infra.is_none() && !self.findings.failures.is_empty();
-        if let Some(handler) = HANDLER.get().filter(|_| failed) {
+        if let Some(handler) = HANDLER.get().filter(|_| failed)
+            && let Some(cluster) = self.cluster.netns()
+        {
             handler(Paused {
                 case: &self.case.key.id,
-                cluster: &self.cluster,
+                cluster,
                 evidence,
             })
             .await;

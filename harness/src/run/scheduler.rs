@@ -243,15 +243,18 @@ async fn run_attempt(
     let findings = Findings::new(sink);
     let mut result = unfinished(&case.key.id, attempt_number);
     let (mut took, mut waited) = (None, Duration::ZERO);
-    let findings = match Attempt::start(&case, &candidate, seed, settings, findings).await {
-        Err((mut findings, stop)) => {
-            match stop {
+    let built = candidate.provider.build(&case, &candidate, settings).await;
+    let findings = match built {
+        Err(error) => {
+            let mut findings = findings;
+            match error.into() {
                 Stop::Infra(message) => findings.infra = Some(message),
                 Stop::Candidate(failure) => findings.fail(*failure),
             }
             findings
         }
-        Ok((mut attempt, stop)) => {
+        Ok((case, cluster)) => {
+            let (mut attempt, stop) = Attempt::start(&case, cluster, seed, findings).await;
             let waiting = Instant::now();
             let slot = match slots {
                 Some(slots) => slots.acquire_owned().await.ok(),
@@ -263,9 +266,7 @@ async fn run_attempt(
                 None => steps(&mut attempt, stress.as_deref()).await,
             }
             if attempt.findings.is_over() {
-                let instances = attempt.cluster.instances().iter();
-                let complaints = instances.map(|i| i.log.last_complaint());
-                result.complaint = complaints.flatten().next();
+                result.complaint = attempt.cluster.complaint().await;
                 result.failures.clone_from(&attempt.findings.failures);
                 result.infra.clone_from(&attempt.findings.infra);
                 result.verdict = verdict(&attempt.findings);
@@ -339,7 +340,11 @@ fn verdict(findings: &Findings) -> Verdict {
 async fn steps(attempt: &mut Attempt<'_>, stress: Option<&dyn Stress>) {
     if let Some(stress) = stress {
         attempt.findings.note(format!("stress: {}", stress.name()));
-        if let Err(reason) = stress.enter(&attempt.cluster).await {
+        let entered = match attempt.cluster.netns() {
+            Some(world) => stress.enter(world).await,
+            None => Err("it needs a world of namespaces".into()),
+        };
+        if let Err(reason) = entered {
             attempt.stopped(Stop::infra(format!("{}: {reason}", stress.name())));
             return;
         }
@@ -349,8 +354,8 @@ async fn steps(attempt: &mut Attempt<'_>, stress: Option<&dyn Stress>) {
             "the steps did not end within {LONGEST:?}"
         )));
     }
-    if let Some(stress) = stress
-        && let Err(reason) = stress.leave(&attempt.cluster).await
+    if let Some((stress, world)) = stress.zip(attempt.cluster.netns())
+        && let Err(reason) = stress.leave(world).await
         && !attempt.findings.is_over()
     {
         attempt.stopped(Stop::infra(format!("{}: {reason}", stress.name())));

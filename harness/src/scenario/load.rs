@@ -93,6 +93,8 @@ pub struct CaseKey {
 pub struct Case {
     /// Stable id.
     pub key: CaseKey,
+    /// Where it came from, for worlds with other addresses.
+    pub document: Document,
     /// File it came from.
     pub file: Arc<str>,
     /// The document with everything substituted; running it again runs this very case.
@@ -350,12 +352,22 @@ fn expand(header: &Header) -> Vec<CaseKey> {
 }
 
 impl Document {
+    /// The topology that a case asks for.
+    pub fn topology(&self, key: &CaseKey) -> Result<Topology, Problem> {
+        let text = self.substitute(&self.text, |name| axis_variable(&key.axes, name), true)?;
+        Ok(parse::<TopologyOnly>(&self.file, &text)?.topology)
+    }
+
     /// Makes one of the document's cases ready to run.
     pub fn resolve(&self, key: &CaseKey) -> Result<Case, Problem> {
+        let plan = Plan::new(&self.topology(key)?.lab())
+            .map_err(|error| at_key(&self.file, &self.text, "topology", error.to_string()))?;
+        self.resolve_at(key, plan)
+    }
+
+    /// As [`Self::resolve`], where everything has other addresses than in a world of our own.
+    pub fn resolve_at(&self, key: &CaseKey, plan: Plan) -> Result<Case, Problem> {
         let text = self.substitute(&self.text, |name| axis_variable(&key.axes, name), true)?;
-        let topology: TopologyOnly = parse(&self.file, &text)?;
-        let plan = Plan::new(&topology.topology.lab())
-            .map_err(|error| at_key(&self.file, &text, "topology", error.to_string()))?;
         let family = key.axes.get("family").map_or("ipv4", String::as_str);
         let text = self.substitute(&text, |name| plan_variable(&plan, family, name), false)?;
         let scenario: Scenario = parse(&self.file, &text)?;
@@ -375,6 +387,7 @@ impl Document {
         self.reads_as(key, &document)?;
         Ok(Case {
             key: key.clone(),
+            document: self.clone(),
             file: self.file.clone(),
             text: document,
             scenario,
@@ -558,9 +571,9 @@ fn plan_variable(plan: &Plan, family: &str, name: &str) -> Option<String> {
                 netlab::Family::Ipv4
             };
             let address = match *kind {
-                "externalIP" => netlab::plan::external_ip(number, family),
-                "loadBalancerIP" => netlab::plan::load_balancer_ip(number, family),
-                _ => netlab::plan::service_ip(number, family),
+                "externalIP" => plan.external_ip(number, family),
+                "loadBalancerIP" => plan.load_balancer_ip(number, family),
+                _ => plan.service_ip(number, family)?,
             };
             Some(address.to_string())
         }

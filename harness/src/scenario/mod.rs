@@ -13,4 +13,4 @@ pub use doc::{Family, Feature, FrontendKind, Level, Scenario};
 pub use duration::Span;
 pub use load::{Case, CaseKey, Document, Problem, read_documents, read_file};
 pub use rehearse::rehearse;
-pub use stage::{Stage, StageError, Version};
+pub use stage::{Stage, StageError, Version, api_version_of};

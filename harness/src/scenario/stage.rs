@@ -107,6 +107,26 @@ impl Stage {
         Ok(stage)
     }
 
+    /// A copy of what a cluster has that is not ours: nothing is created, what there is comes by [`ApiServer::mirror`].
+    pub fn copy(api: ApiServer, plan: Plan, scenario: &Scenario) -> Self {
+        let pod = |pod: &Pod| {
+            let state = PodState {
+                spec: pod.clone(),
+                exists: pod.started,
+                listening: pod.started,
+                gone: false,
+            };
+            (pod.name.clone(), state)
+        };
+        Self {
+            api,
+            plan,
+            pods: scenario.topology.pods.iter().map(pod).collect(),
+            nodes: scenario.topology.nodes.clone(),
+            nodeport_addresses: scenario.proxy.nodeport_addresses.clone(),
+        }
+    }
+
     /// The API server behind the stage.
     pub fn api(&self) -> &ApiServer {
         &self.api
@@ -213,25 +233,7 @@ impl Stage {
 
     /// Does the API side of a pod verb; namespaces and servers are the caller's.
     pub fn pod_verb(&mut self, name: &str, verb: PodVerb) -> Result<(), StageError> {
-        let state = self.pods.get(name).cloned().ok_or_else(|| {
-            StageError::new(
-                format!("pod {name}"),
-                "there is no such pod in the topology",
-            )
-        })?;
-        let action = format!("pod {name}: {verb:?}");
-        let mistake = match (verb == PodVerb::Start, state.exists) {
-            (true, true) => Some("it runs already"),
-            (false, false) => Some("it does not run"),
-            // As in a cluster, where a name may come back and the pod does not.
-            (true, false) if state.gone => {
-                Some("it was stopped, and a pod that is gone does not come back; start another one")
-            }
-            _ => None,
-        };
-        if let Some(mistake) = mistake {
-            return Err(StageError::new(action, mistake));
-        }
+        let state = self.pod_can(name, verb)?.clone();
         match verb {
             PodVerb::Start => {
                 self.apply(&self.pod_object(&state.spec))?;
@@ -252,7 +254,38 @@ impl Stage {
             }
             PodVerb::Deafen | PodVerb::Resume => {}
         }
-        let state = self.pods.get_mut(name).expect("looked up above");
+        self.pod_changed(name, verb);
+        Ok(())
+    }
+
+    /// Whether a verb makes sense for a pod as it is.
+    pub fn pod_can(&self, name: &str, verb: PodVerb) -> Result<&PodState, StageError> {
+        let state = self.pods.get(name).ok_or_else(|| {
+            StageError::new(
+                format!("pod {name}"),
+                "there is no such pod in the topology",
+            )
+        })?;
+        let mistake = match (verb == PodVerb::Start, state.exists) {
+            (true, true) => Some("it runs already"),
+            (false, false) => Some("it does not run"),
+            // As in a cluster, where a name may come back and the pod does not.
+            (true, false) if state.gone => {
+                Some("it was stopped, and a pod that is gone does not come back; start another one")
+            }
+            _ => None,
+        };
+        match mistake {
+            Some(mistake) => Err(StageError::new(format!("pod {name}: {verb:?}"), mistake)),
+            None => Ok(state),
+        }
+    }
+
+    /// Remembers what a verb did to a pod.
+    pub fn pod_changed(&mut self, name: &str, verb: PodVerb) {
+        let Some(state) = self.pods.get_mut(name) else {
+            return;
+        };
         match verb {
             PodVerb::Start => (state.exists, state.listening) = (true, true),
             PodVerb::Stop => {
@@ -262,7 +295,6 @@ impl Stage {
             PodVerb::Resume => state.listening = true,
             _ => {}
         }
-        Ok(())
     }
 
     fn set_ready(&self, name: &str, ready: bool) -> Result<(), StageError> {
@@ -345,10 +377,7 @@ impl Stage {
             .collect();
         let mut cluster = oracle::Cluster::from_objects(&objects, nodes)
             .map_err(|error| StageError::new("read the objects", error))?;
-        cluster.service_cidrs = vec![
-            "10.96.0.0/16".parse().expect("a CIDR"),
-            "fd00:96::/112".parse().expect("a CIDR"),
-        ];
+        cluster.service_cidrs = self.plan.service_cidrs();
         if !self.nodeport_addresses.is_empty() {
             cluster.nodeport_addresses = Some(
                 self.nodeport_addresses
@@ -493,7 +522,8 @@ fn conditions(ready: bool) -> Value {
     ])
 }
 
-fn api_version_of(kind: &str) -> &'static str {
+/// The `apiVersion` of a well-known kind.
+pub fn api_version_of(kind: &str) -> &'static str {
     match kind {
         "EndpointSlice" => "discovery.k8s.io/v1",
         "ServiceCIDR" | "IPAddress" => "networking.k8s.io/v1",

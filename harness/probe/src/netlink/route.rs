@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NetlinkSerializable, ParseableParametrized};
+use netlink_packet_core::{
+    NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NetlinkSerializable, ParseableParametrized,
+};
 use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage,
 };
@@ -13,8 +15,10 @@ use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
-use netlink_packet_route::rule::{RuleAttribute, RuleMessage};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::Netlink;
@@ -225,6 +229,66 @@ pub(crate) fn neighbour(address: IpAddr) -> anyhow::Result<Option<(u32, [u8; 6])
             .filter(|_| is_it)
             .map(|hardware| (entry.header.ifindex, hardware))
     }))
+}
+
+/// Sends what comes from `from` to some networks by way of `via`: a rule, and routes in a table of its own. The same again is fine.
+pub(crate) fn routes_from(
+    from: IpAddr,
+    via: IpAddr,
+    link: &str,
+    to: &[String],
+    table: u8,
+) -> anyhow::Result<()> {
+    let index = index_of(link)?;
+    let netlink = &mut open()?;
+    let family = if from.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
+    for text in to {
+        let (network, length) = parse_address(text)?;
+        anyhow::ensure!(
+            network.is_ipv4() == from.is_ipv4() && via.is_ipv4() == from.is_ipv4(),
+            "{from}, {via} and {text} are not of one family"
+        );
+        let mut message = RouteMessage::default();
+        message.header.address_family = family;
+        message.header.destination_prefix_length = length;
+        message.header.protocol = RouteProtocol::Static;
+        message.header.scope = RouteScope::Universe;
+        message.header.kind = RouteType::Unicast;
+        message.header.table = table;
+        message.header.flags = RouteFlags::Onlink;
+        message.attributes = vec![
+            RouteAttribute::Destination(network.into()),
+            RouteAttribute::Oif(index),
+            RouteAttribute::Gateway(via.into()),
+        ];
+        request(
+            netlink,
+            RouteNetlinkMessage::NewRoute(message),
+            NLM_F_CREATE | NLM_F_REPLACE,
+        )
+        .with_context(|| format!("cannot add a route to {text} via {via}"))?;
+    }
+    let mut rule = RuleMessage::default();
+    rule.header.family = family;
+    rule.header.src_len = if from.is_ipv4() { 32 } else { 128 };
+    rule.header.action = RuleAction::ToTable;
+    rule.header.table = table;
+    rule.attributes = vec![
+        RuleAttribute::Priority(1_000 + u32::from(table)),
+        RuleAttribute::Source(from),
+    ];
+    match request(
+        netlink,
+        RouteNetlinkMessage::NewRule(rule),
+        NLM_F_CREATE | NLM_F_EXCL,
+    ) {
+        Err(e) if e.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+        other => other.with_context(|| format!("cannot add a rule for {from}")),
+    }
 }
 
 /// Sets a link up or down, and its MTU.

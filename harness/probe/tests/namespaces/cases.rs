@@ -51,6 +51,8 @@ pub fn all() -> Vec<Trial> {
         case("conntrack_is_filled_with_flows_of_nobody", pressure),
         case("ephemeral_ports_are_held_and_given_back", held_ports),
         case("links_addresses_and_sysctls_can_be_changed", kernel_state),
+        case("what_comes_from_one_address_goes_its_own_way", routes_from),
+        case("a_clock_can_be_set", clock),
         case("http_failures_are_told", http_failure),
         case("a_hundred_connections_in_a_row", hundred),
         case("a_matrix_runs_at_the_same_time", matrix),
@@ -1284,6 +1286,93 @@ async fn no_churn(world: World) {
         (churned.links, churned.addresses, churned.interrupted_dumps),
         (0, 0, 0)
     );
+}
+
+async fn routes_from(world: World) {
+    let agent = &world.client;
+    for (own, via, to) in [
+        ("10.7.8.1", SERVER4, "198.51.100.0/24"),
+        ("fd07:8::1", SERVER6, "2001:db8:51::/64"),
+    ] {
+        let bits = if own.contains(':') { 128 } else { 32 };
+        agent
+            .address_add("wire", &format!("{own}/{bits}"))
+            .await
+            .unwrap();
+        let (from, via) = (own.parse().unwrap(), via.parse().unwrap());
+        for _ in 0..2 {
+            agent
+                .routes_from(from, via, "wire", vec![to.into()], 101)
+                .await
+                .unwrap();
+        }
+        // The server has the address, and only what comes from the right one finds the way to it.
+        let target = if bits == 32 {
+            "198.51.100.7"
+        } else {
+            "2001:db8:51::7"
+        };
+        world
+            .server
+            .address_add("wire", &format!("{target}/{bits}"))
+            .await
+            .unwrap();
+        world
+            .server
+            .serve(vec![Listener {
+                id: target.into(),
+                ..listener("far", Protocol::Tcp, target, 80)
+            }])
+            .await
+            .unwrap();
+        world
+            .server
+            .routes_from(
+                target.parse().unwrap(),
+                if bits == 32 { CLIENT4 } else { CLIENT6 }.parse().unwrap(),
+                "wire",
+                vec![format!("{own}/{bits}")],
+                102,
+            )
+            .await
+            .unwrap();
+        let way = |source: Option<&str>| ConnectSpec {
+            source: source.map(|source| source.parse().unwrap()),
+            timeout_ms: 1_000,
+            ..spec(Protocol::Tcp, at(target, 80))
+        };
+        let right = agent.connect(way(Some(own))).await.unwrap();
+        assert!(right.all_answered(), "{right:?}");
+        let other = agent.connect(way(None)).await.unwrap();
+        assert!(!other.all_answered(), "{other:?}");
+    }
+    let wrong = agent
+        .routes_from(
+            "10.7.8.1".parse().unwrap(),
+            SERVER6.parse().unwrap(),
+            "wire",
+            vec!["198.51.100.0/24".into()],
+            103,
+        )
+        .await;
+    assert!(wrong.unwrap_err().to_string().contains("one family"));
+}
+
+async fn clock(world: World) {
+    let agent = &world.client;
+    // The same clock, as everywhere on one machine: nothing is set.
+    assert_eq!(agent.align_clock().await.unwrap(), 0);
+    let year: i64 = 365 * 24 * 3_600 * 1_000_000_000;
+    agent
+        .call(Request::SetClock { ahead_ns: year })
+        .await
+        .unwrap();
+    let report = agent
+        .connect(spec(Protocol::Tcp, at(CLIENT4, 9)))
+        .await
+        .unwrap();
+    let ahead = report.attempts[0].at as i64 - now() as i64;
+    assert!((year - ahead).abs() < 60_000_000_000, "{ahead}");
 }
 
 async fn kernel_state(world: World) {

@@ -94,7 +94,7 @@ impl Attempt<'_> {
                 let (case, cell, mismatch) = (&self.case.key.id, &wrong.cell, &wrong.mismatch);
                 tracing::debug!(case, cell, %mismatch, since_us = (began - self.last_change.min(began)) / 1000, "not yet converged");
             }
-            self.still_runs()?;
+            self.still_runs().await?;
             if now() > until {
                 self.direct_paths_must_work(&cells).await?;
                 self.findings
@@ -160,7 +160,7 @@ impl Attempt<'_> {
                 tracing::debug!(case, cell, %mismatch, "the sweep found something");
             }
             shape.patience_ms = (shape.patience_ms * 3 / 2).min(LESS_QUICK_MS);
-            self.still_runs()?;
+            self.still_runs().await?;
             if now() > until {
                 self.direct_paths_must_work(&cells).await?;
                 self.findings

@@ -24,13 +24,13 @@ use crate::scenario::doc::{Fault, OneOrMany, Step, Target};
 impl Attempt<'_> {
     pub(in crate::run) async fn direct_step(&mut self, step: &Step) -> Result<(), Stop> {
         if let Some(objects) = &step.apply {
-            self.apply(objects)?;
+            self.apply(objects).await?;
         }
         if let Some(patch) = &step.patch {
-            self.patch(patch)?;
+            self.patch(patch).await?;
         }
         if let Some(objects) = &step.delete {
-            self.delete(objects.as_slice())?;
+            self.delete(objects.as_slice()).await?;
         }
         if let Some(action) = &step.pod {
             let names = action.name.as_slice();

@@ -199,7 +199,7 @@ impl Attempt<'_> {
         spec: &Fault,
     ) -> Result<(), Stop> {
         // A restart must not hide that the candidate had ended by itself.
-        if let Some(exit) = self.cluster.unexpected_exit() {
+        if let Some(exit) = self.cluster.unexpected_exit().await {
             return Err(Stop::candidate(
                 "unexpected-exit",
                 "a candidate that keeps running",
@@ -207,7 +207,7 @@ impl Attempt<'_> {
             ));
         }
         let which = Which::Proxy(fault);
-        let before = self.pids_on(nodes);
+        let before = self.cluster.running_on(nodes);
         // The null candidate has no process that could be restarted or stopped.
         let demanded = self.cluster.has_candidate();
         let (count, all) = match fault {
@@ -219,18 +219,19 @@ impl Attempt<'_> {
                 };
                 self.cluster.end_candidate(nodes, signal).await?;
                 self.cluster.restart_candidate(nodes).await?;
-                let after = self.pids_on(nodes);
+                let after = self.cluster.running_on(nodes);
                 let new = after.iter().filter(|process| !before.contains(process));
                 (new.count(), nodes.len())
             }
             ProxyFault::Down => {
                 self.cluster.end_candidate(nodes, Signal::SIGTERM).await?;
-                let left = self.pids_on(nodes).len();
+                let left = self.cluster.running_on(nodes).len();
                 (before.len() - left, nodes.len())
             }
             ProxyFault::Start => {
                 self.cluster.restart_candidate(nodes).await?;
-                (self.pids_on(nodes).len() - before.len(), nodes.len())
+                let started = self.cluster.running_on(nodes).len() - before.len();
+                (started, nodes.len())
             }
             ProxyFault::Cleanup => {
                 self.cluster.clean_up(nodes).await?;
@@ -240,18 +241,18 @@ impl Attempt<'_> {
                 self.cluster
                     .signal_candidate(nodes, Signal::SIGSTOP)
                     .await?;
-                (settled(&before, true).await, nodes.len())
+                (settled(&self.pids_on(nodes), true).await, nodes.len())
             }
             ProxyFault::Continue => {
                 self.cluster
                     .signal_candidate(nodes, Signal::SIGCONT)
                     .await?;
-                (settled(&before, false).await, nodes.len())
+                (settled(&self.pids_on(nodes), false).await, nodes.len())
             }
             ProxyFault::Starve if spec.end => return self.starved(nodes),
             ProxyFault::Starve => {
                 let percent = which.dose(spec).unwrap_or_default();
-                for (node, pid) in before {
+                for (node, pid) in self.pids_on(nodes) {
                     if let Some(starving) = Starving::begin(pid, percent) {
                         self.starving.insert(node, starving);
                     }
@@ -337,9 +338,7 @@ impl Attempt<'_> {
                 if fault == NodeFault::Address {
                     agent.address_add("lo", address).await?;
                 } else {
-                    let address = address.parse().map_err(Stop::infra)?;
-                    let added = self.cluster.world().add_address(node, address).await;
-                    added.map_err(Stop::infra)?;
+                    self.cluster.add_address(node, address).await?;
                 }
                 let bare = bare(address);
                 let listed = agent.dump(DumpKind::Addresses).await?;
@@ -436,10 +435,9 @@ impl Attempt<'_> {
 
     /// Whether there is a process that faults could meet; the null candidate has none.
     fn candidate_runs(&self) -> bool {
-        self.cluster
-            .instances()
-            .iter()
-            .any(|instance| instance.is_up())
+        let nodes = self.cluster.stage().nodes();
+        let nodes: Vec<String> = nodes.iter().map(|node| node.name.clone()).collect();
+        !self.cluster.running_on(&nodes).is_empty()
     }
 
     async fn api_fault(&mut self, fault: ApiFault, spec: &Fault) -> Result<(), Stop> {
@@ -530,7 +528,7 @@ impl Attempt<'_> {
                 faults.late(None, kind, by, self.seed);
             }
             ApiFault::Restart | ApiFault::Restore if on => {
-                let cut = self.cluster.stop_api().await;
+                let cut = self.cluster.stop_api().await?;
                 self.beside(which, "connections cut", "count", cut as f64);
             }
             ApiFault::Restart => self.cluster.start_api().await?,

@@ -31,13 +31,10 @@ impl Attempt<'_> {
     pub(in crate::run) async fn state(&mut self, step: &State) -> Result<(), Stop> {
         if step.running {
             self.findings.checked(true);
-            let missing: Vec<String> = self
-                .cluster
-                .instances()
-                .iter()
-                .filter(|instance| !instance.is_up() || instance.exited().is_some())
-                .map(|instance| instance.node.clone())
-                .collect();
+            let nodes = self.cluster.stage().nodes();
+            let mut missing: Vec<String> = nodes.iter().map(|node| node.name.clone()).collect();
+            let running = self.cluster.running_on(&missing);
+            missing.retain(|node| running.iter().all(|(have, _)| have != node));
             if !missing.is_empty() {
                 self.findings.fail_with(
                     "not-running",

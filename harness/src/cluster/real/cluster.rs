@@ -1,0 +1,961 @@
+//! What one attempt has of a real cluster.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use apiserver::{ApiServer, Config};
+use async_trait::async_trait;
+use futures::future::{join_all, try_join_all};
+use k8s_openapi::api::core::v1::Pod as KubePod;
+use kube::{
+    Api,
+    api::{DeleteParams, DynamicObject, ListParams, LogParams, PatchParams, PostParams},
+};
+use netlab::plan::{NodeAddresses, OutsideAddresses, Plan, PodAddresses, Real};
+use nix::sys::signal::Signal;
+use probe::{client::Agent, proto::Listener};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use super::{
+    super::{Cluster, ClusterError, Settings, errors::Severity, infra, netns},
+    agents::RemoteAgent,
+    claims::{Claim, Claims},
+    manifests,
+    names::Names,
+    settle,
+    site::{POLL, Site, resource, typed},
+};
+use crate::{
+    candidate::Candidate,
+    scenario::{
+        Case, Stage,
+        doc::{ObjectRef, Patch, PatchType, Pod, PodVerb},
+    },
+};
+
+/// The controllers of a cluster follow within milliseconds, on a busy machine within seconds. After this they have stopped.
+const FOLLOWED: Duration = Duration::from_secs(60);
+/// A new instance of the candidate has this long to be Ready; `ready.deadline` of its manifest may say more.
+const REPLACED: Duration = Duration::from_secs(120);
+/// Memory per node for captured packets, and bytes kept of each; as in a world of namespaces.
+const CAPTURE_BYTES: u64 = 8 << 20;
+const CAPTURE_SNAPLEN: u32 = 256;
+
+/// Kinds that the oracle reads.
+const COPIED: [(&str, &str); 3] = [
+    ("v1", "Service"),
+    ("discovery.k8s.io/v1", "EndpointSlice"),
+    ("v1", "Pod"),
+];
+
+/// The namespaces, Pods and agents of one attempt.
+pub struct RealCluster {
+    site: Arc<Site>,
+    candidate: Candidate,
+    stage: Stage,
+    names: Names,
+    /// Agents in the scenario's pods.
+    pods: BTreeMap<String, RemoteAgent>,
+    /// Agents on nodes, and outside.
+    others: BTreeMap<String, Box<dyn Handle>>,
+    /// Which pods have to be Ready.
+    ready: BTreeMap<String, bool>,
+    /// Instances of the candidate that have to be there: by node, what tells one from its successor.
+    instances: BTreeMap<String, Instance>,
+    sctp: bool,
+    began: Instant,
+    build: Duration,
+    claim: Claim,
+}
+
+/// Whatever keeps an agent alive.
+trait Handle: Send + Sync {
+    fn agent(&self) -> Agent;
+}
+
+impl Handle for RemoteAgent {
+    fn agent(&self) -> Agent {
+        self.handle()
+    }
+}
+
+impl Handle for Agent {
+    fn agent(&self) -> Agent {
+        self.clone()
+    }
+}
+
+/// One of the candidate's Pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Instance {
+    pub pod: String,
+    pub uid: String,
+    pub restarts: u64,
+    pub ready: bool,
+    /// Why it is not, if it says so.
+    pub reason: String,
+}
+
+impl RealCluster {
+    /// Makes namespaces and pods, starts agents, and applies the scenario's objects.
+    pub(super) async fn build(
+        site: &Arc<Site>,
+        case: &Arc<Case>,
+        candidate: &Candidate,
+        settings: Settings,
+    ) -> Result<(Arc<Case>, Self), ClusterError> {
+        let claim = site.register.claim(Claims::of(case)).await;
+        let began = Instant::now();
+        let prefix = site.next_prefix();
+        let topology = &case.scenario.topology;
+        let nodes = topology.nodes.iter().zip(&site.nodes);
+        let nodes: Vec<(String, String)> = nodes
+            .map(|(node, real)| (node.name.clone(), real.name.clone()))
+            .collect();
+        let names = Names::new(
+            &prefix,
+            namespaces(case).iter().map(String::as_str),
+            nodes.clone(),
+        );
+        let plan = plan(site, case)?;
+        try_join_all(
+            names
+                .real_namespaces()
+                .map(|namespace| site.make_namespace(namespace)),
+        )
+        .await?;
+        let stage = Stage::copy(
+            ApiServer::new(Config {
+                endpointslice_controller: false,
+                ..Config::default()
+            })
+            .map_err(|error| infra("the copy of the objects")(&error))?,
+            plan,
+            &case.scenario,
+        );
+        let mut cluster = Self {
+            site: site.clone(),
+            candidate: candidate.clone(),
+            stage,
+            names,
+            pods: BTreeMap::new(),
+            others: BTreeMap::new(),
+            ready: BTreeMap::new(),
+            instances: BTreeMap::new(),
+            sctp: case.needs_sctp(),
+            began,
+            build: Duration::ZERO,
+            claim,
+        };
+        match cluster.fill(case, settings).await {
+            Ok(case) => {
+                cluster.build = began.elapsed();
+                Ok((case, cluster))
+            }
+            Err(error) => {
+                cluster.take_down().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn fill(
+        &mut self,
+        case: &Arc<Case>,
+        settings: Settings,
+    ) -> Result<Arc<Case>, ClusterError> {
+        let started: Vec<Pod> = self
+            .stage
+            .pods()
+            .filter(|pod| pod.exists)
+            .map(|pod| pod.spec.clone())
+            .collect();
+        let nodes = self.stage.nodes().iter();
+        let nodes: Vec<String> = nodes.map(|node| node.name.clone()).collect();
+        let on_nodes = async {
+            try_join_all(nodes.iter().map(|node| async {
+                let real = self.names.real_node(node).unwrap_or_default();
+                let agent = self.site.node_agent(real).await?;
+                if settings.capture {
+                    let capture = agent.handle();
+                    let started = capture.capture_start(CAPTURE_BYTES, CAPTURE_SNAPLEN).await;
+                    started.map_err(|error| infra("the capture cannot be started")(&error))?;
+                }
+                Ok::<_, ClusterError>((node.clone(), Box::new(agent) as Box<dyn Handle>))
+            }))
+            .await
+        };
+        let outside = async {
+            match &self.site.outside {
+                Some(outside) => Ok(Some(outside.agent().await?)),
+                None => Ok(None),
+            }
+        };
+        let (agents, on_nodes, outside) =
+            futures::try_join!(self.run_pods(&started), on_nodes, outside)?;
+        self.others.extend(on_nodes);
+        if let Some(agent) = outside {
+            self.others.insert("outside".into(), Box::new(agent));
+        }
+        self.pods.extend(agents);
+        for pod in &started {
+            self.ready.insert(pod.name.clone(), pod.ready);
+        }
+        let ready = started.iter().filter(|pod| pod.ready);
+        try_join_all(ready.map(|pod| self.set_gate(&pod.name, true))).await?;
+        for (node, real) in self.stage.nodes().iter().zip(&self.site.nodes) {
+            let mut object = real.object.clone();
+            object["metadata"]["name"] = json!(node.name);
+            object["metadata"]["labels"]["kubernetes.io/hostname"] = json!(node.name);
+            self.copy(object)?;
+        }
+        // From here on everything has its address.
+        let document = &case.document;
+        let resolved = document.resolve_at(&case.key, self.stage.plan().clone());
+        let resolved = resolved.map_err(|error| infra("the addresses of the cluster")(&error))?;
+        let case = Arc::new(Case {
+            // What is kept as evidence has to run elsewhere, too.
+            text: case.text.clone(),
+            ..resolved
+        });
+        self.write(&case.scenario.objects).await?;
+        self.follow().await?;
+        Ok(case)
+    }
+
+    /// Makes Pods, starts an agent in each and lets it serve.
+    async fn run_pods(&self, pods: &[Pod]) -> Result<Vec<(String, RemoteAgent)>, ClusterError> {
+        let namespace = self.namespace();
+        let plans = &self.site.plans;
+        let objects = pods.iter().map(|pod| {
+            let node = self.names.real_node(&pod.node).unwrap_or_default();
+            manifests::pod(pod, namespace, node, &plans.image, &plans.run)
+        });
+        let running = self.site.run_pods(namespace, objects.collect()).await?;
+        for object in &running {
+            let name = object["metadata"]["name"].as_str().unwrap_or_default();
+            if let Some(pod) = pods.iter().find(|pod| pod.name == name) {
+                self.stage.plan().pod_is_at(pod_addresses(pod, object));
+            }
+        }
+        try_join_all(pods.iter().map(|pod| async {
+            let agent = RemoteAgent::start(&self.site.client, namespace, &pod.name).await?;
+            self.serve(pod, &agent.handle()).await?;
+            Ok((pod.name.clone(), agent))
+        }))
+        .await
+    }
+
+    async fn serve(&self, pod: &Pod, agent: &Agent) -> Result<(), ClusterError> {
+        let listeners: Vec<Listener> = netns::listeners(pod, self.sctp);
+        agent.serve(listeners).await.map_err(|error| {
+            ClusterError::Infra(format!(
+                "the servers of pod {} cannot listen: {error}",
+                pod.name
+            ))
+        })
+    }
+
+    /// The namespace that most objects are in.
+    fn namespace(&self) -> &str {
+        self.names.real_namespace("default").unwrap_or_default()
+    }
+
+    /// Sets the condition that the Pod's readiness waits for.
+    async fn set_gate(&self, pod: &str, ready: bool) -> Result<(), ClusterError> {
+        let api: Api<KubePod> = Api::namespaced(self.site.client.clone(), self.namespace());
+        let status = if ready { "True" } else { "False" };
+        // Conditions are a map by type for a strategic merge.
+        let patch = kube::api::Patch::Strategic(json!({
+            "status": {"conditions": [{"type": manifests::GATE, "status": status}]},
+        }));
+        let patched = api.patch_status(pod, &PatchParams::default(), &patch).await;
+        patched.map_err(|error| {
+            infra(&format!("pod {pod} cannot be made ready or unready"))(&error)
+        })?;
+        Ok(())
+    }
+
+    fn api(&self, api_version: &str, kind: &str, namespace: &str) -> Api<DynamicObject> {
+        let resource = resource(api_version, kind);
+        Api::namespaced_with(self.site.client.clone(), namespace, &resource)
+    }
+
+    /// Creates or replaces objects, a status through its subresource.
+    async fn write(&self, objects: &[Value]) -> Result<(), ClusterError> {
+        for object in objects {
+            let kind = object["kind"].as_str().unwrap_or_default();
+            if kind == "Namespace" {
+                continue;
+            }
+            let mut object = object.clone();
+            if object["metadata"]["namespace"].is_null() {
+                object["metadata"]["namespace"] = json!("default");
+            }
+            self.names.to_real(&mut object);
+            let text = |pointer: &str| {
+                let text = object.pointer(pointer).and_then(Value::as_str);
+                text.unwrap_or_default().to_owned()
+            };
+            let name = text("/metadata/name");
+            let what = format!("apply {kind} {name}");
+            let api = self.api(&text("/apiVersion"), kind, &text("/metadata/namespace"));
+            let status = object["status"].clone();
+            let known = api
+                .get_opt(&name)
+                .await
+                .map_err(|error| infra(&what)(&error))?;
+            let written = match known {
+                None => {
+                    let object: DynamicObject = typed(object)?;
+                    api.create(&PostParams::default(), &object).await
+                }
+                Some(known) => {
+                    object["metadata"]["resourceVersion"] = json!(known.metadata.resource_version);
+                    let object: DynamicObject = typed(object)?;
+                    api.replace(&name, &PostParams::default(), &object).await
+                }
+            };
+            written.map_err(|error| infra(&what)(&error))?;
+            if !status.is_null() {
+                let patch = kube::api::Patch::Merge(json!({"status": status}));
+                let patched = api
+                    .patch_status(&name, &PatchParams::default(), &patch)
+                    .await;
+                patched.map_err(|error| infra(&what)(&error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the cluster's controllers have followed, and copies what there is then.
+    async fn follow(&self) -> Result<(), ClusterError> {
+        let began = Instant::now();
+        loop {
+            let Some(behind) = self.look().await? else {
+                self.site.pace.took(began.elapsed());
+                return Ok(());
+            };
+            if began.elapsed() > FOLLOWED {
+                return Err(ClusterError::Infra(format!(
+                    "the cluster's controllers did not follow within {FOLLOWED:?}: {behind}"
+                )));
+            }
+            // A poll of a condition with a deadline.
+            sleep(POLL / 5).await;
+        }
+    }
+
+    /// Copies what there is; what is behind, if anything is.
+    async fn look(&self) -> Result<Option<String>, ClusterError> {
+        let mut seen = BTreeSet::new();
+        let mut behind = None;
+        for namespace in self.names.real_namespaces() {
+            let kinds = COPIED.map(|(version, kind)| self.site.list(version, kind, namespace));
+            let mut lists = try_join_all(kinds).await?;
+            behind = behind.or_else(|| settle::unsettled(&lists[0], &lists[1], &lists[2]));
+            if namespace == self.namespace() {
+                behind = behind.or_else(|| self.unready(&lists[2]));
+            }
+            for mut object in lists.drain(..).flatten() {
+                self.names.to_logical(&mut object);
+                seen.insert(reference(&object));
+                self.copy(object)?;
+            }
+        }
+        let api = self.stage.api();
+        for (version, kind) in COPIED {
+            let known = api.list(version, kind, None);
+            for mut object in known.map_err(|error| infra("the copy of the objects")(&error))? {
+                object["kind"] = json!(kind);
+                object["apiVersion"] = json!(version);
+                let reference = reference(&object);
+                if !seen.contains(&reference) {
+                    let object =
+                        apiserver::ObjectRef::new(version, kind, &reference.1, &reference.2);
+                    let forgotten = api.unmirror(&object);
+                    forgotten.map_err(|error| infra("the copy of the objects")(&error))?;
+                }
+            }
+        }
+        Ok(behind)
+    }
+
+    /// A pod that is not as ready as it has to be.
+    fn unready(&self, pods: &[Value]) -> Option<String> {
+        self.ready.iter().find_map(|(name, want)| {
+            let found = pods.iter().find(|pod| pod["metadata"]["name"] == **name);
+            let Some(pod) = found else {
+                return Some(format!("pod {name}, which is not there"));
+            };
+            (settle::is_ready(pod) != *want).then(|| {
+                format!(
+                    "pod {name}, which has to be {}ready",
+                    if *want { "" } else { "un" }
+                )
+            })
+        })
+    }
+
+    fn copy(&self, object: Value) -> Result<(), ClusterError> {
+        let copied = self.stage.api().mirror(object);
+        copied.map_err(|error| infra("the copy of the objects")(&error))
+    }
+
+    /// Which instances there are now, by the scenario's node names.
+    async fn look_at_instances(&self) -> Result<BTreeMap<String, Instance>, ClusterError> {
+        let Some(place) = &self.site.plans.instances else {
+            return Ok(BTreeMap::new());
+        };
+        let api: Api<KubePod> = Api::namespaced(self.site.client.clone(), &place.namespace);
+        let params = ListParams::default().labels(&place.selector);
+        let list = api.list(&params).await;
+        let list = list.map_err(|error| infra("list the candidate's Pods")(&error))?;
+        let mut found = BTreeMap::new();
+        for pod in list.items {
+            let value = serde_json::to_value(&pod)
+                .map_err(|error| infra("list the candidate's Pods")(&error))?;
+            let real = value["spec"]["nodeName"].as_str().unwrap_or_default();
+            let mut nodes = self.stage.nodes().iter();
+            let node = nodes.find(|node| self.names.real_node(&node.name) == Some(real));
+            // One that terminates is about to be replaced.
+            if let Some(node) = node
+                && value["metadata"]["deletionTimestamp"].is_null()
+            {
+                found.insert(node.name.clone(), instance(&value));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Waits until other instances than these are Ready on some nodes.
+    async fn replaced(
+        &mut self,
+        nodes: &[String],
+        former: &BTreeMap<String, Instance>,
+    ) -> Result<(), ClusterError> {
+        let process = self.candidate.manifest.process.as_ref();
+        let most = process.map_or(REPLACED, |process| process.ready.deadline().max(REPLACED));
+        let until = Instant::now() + most;
+        loop {
+            let now = self.look_at_instances().await?;
+            let behind = nodes.iter().find_map(|node| match now.get(node) {
+                None => Some(format!("{node} has no Pod of the candidate")),
+                Some(new) if former.get(node).is_some_and(|old| old.uid == new.uid) => {
+                    Some(format!("{} on {node} is still the old one", new.pod))
+                }
+                Some(new) if !new.ready => {
+                    Some(format!("{} on {node} is not Ready {}", new.pod, new.reason))
+                }
+                Some(_) => None,
+            });
+            let Some(behind) = behind else {
+                self.instances.extend(now);
+                return Ok(());
+            };
+            if Instant::now() > until {
+                return Err(ClusterError::Candidate(format!("after {most:?} {behind}")));
+            }
+            // A poll of a condition with a deadline.
+            sleep(POLL).await;
+        }
+    }
+
+    /// Ends agents and deletes namespaces. Services are gone when this returns, so that their ports are free for others.
+    async fn take_down(&mut self) {
+        self.pods.clear();
+        self.others.clear();
+        for namespace in self.names.real_namespaces() {
+            let services = self.api("v1", "Service", namespace);
+            let pods = self.api("v1", "Pod", namespace);
+            let all = ListParams::default();
+            // There is no collection of Services to delete before Kubernetes 1.23, and one by one is as good.
+            if let Ok(list) = services.list(&all).await {
+                join_all(list.items.iter().filter_map(|one| {
+                    let name = one.metadata.name.as_deref()?;
+                    let (services, params) = (&services, DeleteParams::default());
+                    Some(async move { services.delete(name, &params).await.map(drop) })
+                }))
+                .await;
+            }
+            let at_once = DeleteParams::default().grace_period(0);
+            if let Err(error) = pods.delete_collection(&at_once, &all).await {
+                tracing::warn!(namespace, %error, "pods could not be deleted");
+            }
+        }
+        self.site
+            .drop_namespaces(self.names.real_namespaces())
+            .await;
+    }
+}
+
+/// Kind, namespace and name.
+fn reference(object: &Value) -> (String, String, String) {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let metadata = &object["metadata"];
+    (
+        text(&object["kind"]),
+        text(&metadata["namespace"]),
+        text(&metadata["name"]),
+    )
+}
+
+fn instance(pod: &Value) -> Instance {
+    let statuses = pod["status"]["containerStatuses"].as_array();
+    let statuses: Vec<&Value> = statuses.into_iter().flatten().collect();
+    let restarts = statuses
+        .iter()
+        .filter_map(|one| one["restartCount"].as_u64());
+    let waiting = statuses.iter().find_map(|one| {
+        let waiting = &one["state"]["waiting"];
+        let reason = waiting["reason"].as_str()?;
+        let message = waiting["message"].as_str().unwrap_or_default();
+        Some(format!("({reason} {message})"))
+    });
+    let (_, _, name) = reference(pod);
+    Instance {
+        pod: name,
+        uid: pod["metadata"]["uid"].as_str().unwrap_or_default().into(),
+        restarts: restarts.sum(),
+        ready: settle::is_ready(pod),
+        reason: waiting.unwrap_or_default(),
+    }
+}
+
+/// The namespaces that a case names, besides `default`.
+fn namespaces(case: &Case) -> BTreeSet<String> {
+    let steps = case.scenario.steps.iter().map(|step| &step.value);
+    let applied = steps.clone().flat_map(|step| step.apply.iter().flatten());
+    let mut found = BTreeSet::new();
+    for object in case.scenario.objects.iter().chain(applied) {
+        let key = if object["kind"] == "Namespace" {
+            "name"
+        } else {
+            "namespace"
+        };
+        found.extend(object["metadata"][key].as_str().map(str::to_owned));
+    }
+    found.extend(steps.filter_map(|step| step.patch.as_ref()?.namespace.clone()));
+    found
+}
+
+/// The addresses of the cluster under the names of the case.
+fn plan(site: &Site, case: &Case) -> Result<Plan, ClusterError> {
+    let topology = &case.scenario.topology;
+    let mut nodes = Vec::new();
+    let mut outside: BTreeMap<String, OutsideAddresses> = BTreeMap::new();
+    for (node, real) in topology.nodes.iter().zip(&site.nodes) {
+        nodes.push(NodeAddresses {
+            name: node.name.clone(),
+            ..real.addresses.clone()
+        });
+        let addresses = site.outside.as_ref().map(|outside| outside.addresses());
+        if let Some(addresses) = addresses.and_then(|all| all.get(&real.name)) {
+            outside.insert(node.name.clone(), *addresses);
+        }
+    }
+    let cidrs = nodes
+        .iter()
+        .flat_map(|node| [node.pod_cidr4.into(), node.pod_cidr6.into()]);
+    let real = Real {
+        cluster_cidrs: cidrs.collect(),
+        service_cidrs: site.service_cidrs.clone(),
+        nodes,
+        outside,
+    };
+    Plan::on(&topology.lab(), real).map_err(|error| infra("the addresses of the cluster")(&error))
+}
+
+fn pod_addresses(pod: &Pod, object: &Value) -> PodAddresses {
+    let ips = object["status"]["podIPs"].as_array();
+    let ips: Vec<std::net::IpAddr> = ips
+        .into_iter()
+        .flatten()
+        .filter_map(|ip| ip["ip"].as_str()?.parse().ok())
+        .collect();
+    let (mut ipv4, mut ipv6) = (
+        std::net::Ipv4Addr::UNSPECIFIED,
+        std::net::Ipv6Addr::UNSPECIFIED,
+    );
+    for ip in ips {
+        match ip {
+            std::net::IpAddr::V4(ip) => ipv4 = ip,
+            std::net::IpAddr::V6(ip) => ipv6 = ip,
+        }
+    }
+    PodAddresses {
+        name: pod.name.clone(),
+        node: pod.node.clone(),
+        index: 0,
+        host_network: pod.host_network,
+        ipv4,
+        ipv6,
+        mtu: None,
+    }
+}
+
+/// A patch under the cluster's names.
+fn real_patch(names: &Names, patch: &Patch) -> Value {
+    let mut value = patch.patch.clone();
+    let Some(operations) = value.as_array_mut() else {
+        names.to_real(&mut value);
+        return value;
+    };
+    for operation in operations {
+        let path = operation["path"].as_str().unwrap_or_default().to_owned();
+        let Some(value) = operation.get_mut("value") else {
+            continue;
+        };
+        let parts: Vec<&str> = path.split('/').skip(1).collect();
+        match parts.as_slice() {
+            ["endpoints"] => {
+                let mut whole = json!({"endpoints": value.take()});
+                names.to_real(&mut whole);
+                *value = whole["endpoints"].take();
+            }
+            ["endpoints", _] => {
+                let mut whole = json!({"endpoints": [value.take()]});
+                names.to_real(&mut whole);
+                *value = whole["endpoints"][0].take();
+            }
+            ["endpoints", _, "nodeName"] => {
+                let mut whole = json!({"endpoints": [{"nodeName": value.take()}]});
+                names.to_real(&mut whole);
+                *value = whole["endpoints"][0]["nodeName"].take();
+            }
+            _ => {}
+        }
+    }
+    value
+}
+
+#[async_trait]
+impl Cluster for RealCluster {
+    fn stage(&self) -> &Stage {
+        &self.stage
+    }
+
+    fn candidate(&self) -> &Candidate {
+        &self.candidate
+    }
+
+    fn built_in(&self) -> Duration {
+        self.build
+    }
+
+    fn agent(&self, who: &str) -> Result<Agent, ClusterError> {
+        let pod = self.pods.get(who).map(RemoteAgent::handle);
+        let agent = pod.or_else(|| Some(self.others.get(who)?.agent()));
+        agent.ok_or_else(|| ClusterError::Infra(format!("'{who}' has no agent")))
+    }
+
+    async fn apply(&mut self, objects: &[Value]) -> Result<(), ClusterError> {
+        self.write(objects).await?;
+        self.follow().await
+    }
+
+    async fn patch(&mut self, patch: &Patch) -> Result<(), ClusterError> {
+        let logical = patch.namespace.as_deref().unwrap_or("default");
+        let namespace = self.names.real_namespace(logical).unwrap_or_default();
+        let version = patch.api_version.as_deref();
+        let version = version.unwrap_or_else(|| crate::scenario::api_version_of(&patch.kind));
+        let api = self.api(version, &patch.kind, namespace);
+        let value = real_patch(&self.names, patch);
+        let what = format!("patch {} {}", patch.kind, patch.name);
+        let value = match patch.patch_type {
+            PatchType::Merge => kube::api::Patch::Merge(value),
+            PatchType::Strategic => kube::api::Patch::Strategic(value),
+            PatchType::Json => kube::api::Patch::Json(typed(value)?),
+        };
+        let params = PatchParams::default();
+        let patched = match patch.subresource.as_deref() {
+            Some("status") => api.patch_status(&patch.name, &params, &value).await,
+            _ => api.patch(&patch.name, &params, &value).await,
+        };
+        patched.map_err(|error| infra(&what)(&error))?;
+        self.follow().await
+    }
+
+    async fn delete(&mut self, objects: &[ObjectRef]) -> Result<(), ClusterError> {
+        for object in objects {
+            let logical = object.namespace.as_deref().unwrap_or("default");
+            let namespace = self.names.real_namespace(logical).unwrap_or_default();
+            let version = object.api_version.as_deref();
+            let version = version.unwrap_or_else(|| crate::scenario::api_version_of(&object.kind));
+            let api = self.api(version, &object.kind, namespace);
+            let deleted = api.delete(&object.name, &DeleteParams::default()).await;
+            let what = format!("delete {} {}", object.kind, object.name);
+            deleted.map_err(|error| infra(&what)(&error))?;
+        }
+        self.follow().await
+    }
+
+    async fn prepare_pod(&mut self, name: &str, verb: PodVerb) -> Result<(), ClusterError> {
+        let pod = self.stage.pod_can(name, verb)?.spec.clone();
+        match verb {
+            PodVerb::Start => {
+                let agents = self.run_pods(std::slice::from_ref(&pod)).await?;
+                self.pods.extend(agents);
+                Ok(())
+            }
+            PodVerb::Resume => self.serve(&pod, &self.agent(name)?).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn pod(&mut self, name: &str, verb: PodVerb) -> Result<(), ClusterError> {
+        let pod = self.stage.pod(name).map(|pod| pod.spec.clone());
+        let api: Api<KubePod> = Api::namespaced(self.site.client.clone(), self.namespace());
+        let what = format!("pod {name}: {verb:?}");
+        match verb {
+            PodVerb::Start => {
+                let ready = pod.is_some_and(|pod| pod.ready);
+                self.ready.insert(name.into(), ready);
+                if ready {
+                    self.set_gate(name, true).await?;
+                }
+            }
+            PodVerb::Ready | PodVerb::Unready => {
+                self.ready.insert(name.into(), verb == PodVerb::Ready);
+                self.set_gate(name, verb == PodVerb::Ready).await?;
+            }
+            PodVerb::Terminate => {
+                // It stays as ready as it was.
+                let deleted = api.delete(name, &DeleteParams::default()).await;
+                deleted.map_err(|error| infra(&what)(&error))?;
+            }
+            PodVerb::Stop => {
+                self.ready.remove(name);
+                // Its servers end with their agent; the kubelet takes its time for the rest.
+                self.pods.remove(name);
+                let at_once = DeleteParams::default().grace_period(0);
+                let deleted = api.delete(name, &at_once).await;
+                deleted.map_err(|error| infra(&what)(&error))?;
+            }
+            PodVerb::Deafen => {
+                let stopped = self.agent(name)?.stop_serving(None, true).await;
+                stopped.map_err(|error| infra(&what)(&error))?;
+            }
+            PodVerb::Resume => {}
+        }
+        self.stage.pod_changed(name, verb);
+        self.follow().await
+    }
+
+    async fn start_candidate(&mut self) -> Result<Option<Duration>, ClusterError> {
+        self.instances = self.look_at_instances().await?;
+        if self.site.plans.instances.is_none() {
+            return Ok(None);
+        }
+        for node in self.stage.nodes() {
+            let problem = match self.instances.get(&node.name) {
+                None => "has no Pod of the candidate".to_owned(),
+                Some(one) if !one.ready => {
+                    format!("has {}, which is not Ready {}", one.pod, one.reason)
+                }
+                Some(_) => continue,
+            };
+            let real = self.names.real_node(&node.name).unwrap_or_default();
+            return Err(ClusterError::Candidate(format!("node {real} {problem}")));
+        }
+        Ok(None)
+    }
+
+    fn has_candidate(&self) -> bool {
+        !self.candidate.is_null()
+    }
+
+    fn running_on(&self, nodes: &[String]) -> Vec<(String, String)> {
+        let on = self
+            .instances
+            .iter()
+            .filter(|(node, _)| nodes.contains(node));
+        on.filter(|(_, instance)| instance.ready)
+            .map(|(node, instance)| (node.clone(), instance.uid.clone()))
+            .collect()
+    }
+
+    async fn unexpected_exit(&mut self) -> Option<String> {
+        let now = self.look_at_instances().await.ok()?;
+        let logical = |node: &str| self.names.real_node(node).unwrap_or_default().to_owned();
+        let ended = self.instances.iter().find_map(|(node, old)| {
+            let real = logical(node);
+            match now.get(node) {
+                None => Some(format!("{} on {real} is gone", old.pod)),
+                Some(new) if new.uid != old.uid => {
+                    Some(format!("{} on {real} was replaced by {}", old.pod, new.pod))
+                }
+                Some(new) if new.restarts > old.restarts => Some(format!(
+                    "{} on {real} ended by itself and was started again {}",
+                    old.pod, new.reason
+                )),
+                Some(_) => None,
+            }
+        });
+        self.instances = now;
+        ended
+    }
+
+    async fn logs(&self) -> Vec<(String, String)> {
+        let Some(place) = &self.site.plans.instances else {
+            return Vec::new();
+        };
+        let api: Api<KubePod> = Api::namespaced(self.site.client.clone(), &place.namespace);
+        let params = LogParams {
+            since_seconds: Some(self.began.elapsed().as_secs() as i64 + 1),
+            limit_bytes: Some(4 << 20),
+            ..LogParams::default()
+        };
+        let logs = self.instances.iter().map(|(node, instance)| {
+            let (api, params) = (&api, &params);
+            async move {
+                let log = api.logs(&instance.pod, params).await;
+                let text = log.unwrap_or_else(|error| format!("not to be had: {error}\n"));
+                (node.clone(), text)
+            }
+        });
+        join_all(logs).await
+    }
+
+    async fn complaint(&self) -> Option<String> {
+        let logs = self.logs().await;
+        let mut lines = logs.iter().flat_map(|(_, log)| log.lines().rev());
+        lines
+            .find(|line| Severity::of(line).is_some())
+            .map(str::to_owned)
+    }
+
+    async fn signal_candidate(&self, _: &[String], _: Signal) -> Result<(), ClusterError> {
+        Err(not_here("signals to the candidate"))
+    }
+
+    async fn end_candidate(
+        &mut self,
+        nodes: &[String],
+        signal: Signal,
+    ) -> Result<(), ClusterError> {
+        let Some(place) = &self.site.plans.instances else {
+            return Err(not_here("restarts of the candidate"));
+        };
+        let api: Api<KubePod> = Api::namespaced(self.site.client.clone(), &place.namespace);
+        let params = match signal {
+            Signal::SIGKILL => DeleteParams::default().grace_period(0),
+            _ => DeleteParams::default(),
+        };
+        let on = self
+            .instances
+            .iter()
+            .filter(|(node, _)| nodes.contains(node));
+        try_join_all(on.map(|(_, instance)| async {
+            let deleted = api.delete(&instance.pod, &params).await;
+            deleted.map_err(|error| infra("a Pod of the candidate cannot be deleted")(&error))
+        }))
+        .await?;
+        Ok(())
+    }
+
+    async fn restart_candidate(&mut self, nodes: &[String]) -> Result<(), ClusterError> {
+        // Whoever deleted the Pods did not start others: that is the DaemonSet's work.
+        let former = self.instances.clone();
+        self.replaced(nodes, &former).await
+    }
+
+    async fn clean_up(&mut self, _: &[String]) -> Result<(), ClusterError> {
+        Err(not_here("the candidate's own cleanup"))
+    }
+
+    async fn stop_api(&mut self) -> Result<usize, ClusterError> {
+        Err(not_here("an API server that goes away"))
+    }
+
+    async fn start_api(&mut self) -> Result<(), ClusterError> {
+        Err(not_here("an API server that comes back"))
+    }
+
+    async fn add_address(&self, _: &str, _: &str) -> Result<(), ClusterError> {
+        Err(not_here("addresses in the network of the nodes"))
+    }
+
+    async fn tool(&self, _: &str, _: &[&str]) -> Option<Vec<u8>> {
+        // Our image holds one program. The agents read rules and conntrack without tools.
+        None
+    }
+
+    async fn write_evidence(&self, directory: &Path) -> std::io::Result<()> {
+        let directory = directory.join("cluster");
+        std::fs::create_dir_all(&directory)?;
+        for namespace in self.names.real_namespaces() {
+            let mut all = Vec::new();
+            let events = [("v1", "Event")];
+            for (version, kind) in COPIED.into_iter().chain(events) {
+                match self.site.list(version, kind, namespace).await {
+                    Ok(list) => all.extend(list),
+                    Err(error) => all.push(json!({"kind": kind, "error": error.to_string()})),
+                }
+            }
+            let text = serde_json::to_vec_pretty(&all)?;
+            std::fs::write(directory.join(format!("{namespace}.json")), text)?;
+        }
+        Ok(())
+    }
+
+    async fn shutdown(mut self: Box<Self>) {
+        self.take_down().await;
+        drop(self.claim);
+    }
+}
+
+/// Such steps are skipped before the run, see [`super::fit`].
+fn not_here(what: &str) -> ClusterError {
+    ClusterError::Infra(format!("there are no {what} in a real cluster"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patches_name_the_cluster_s_nodes() {
+        let names = Names::new("run-1", [], [("node1".to_owned(), "t-worker".to_owned())]);
+        let patch = |kind: PatchType, patch: Value| Patch {
+            api_version: None,
+            kind: "EndpointSlice".into(),
+            namespace: None,
+            name: "web".into(),
+            patch_type: kind,
+            subresource: None,
+            patch,
+        };
+        for (kind, logical, real) in [
+            (
+                PatchType::Merge,
+                json!({"endpoints": [{"nodeName": "node1"}]}),
+                json!({"endpoints": [{"nodeName": "t-worker"}]}),
+            ),
+            (
+                PatchType::Json,
+                json!([
+                    {"op": "replace", "path": "/endpoints", "value": [{"nodeName": "node1"}]},
+                    {"op": "add", "path": "/endpoints/-", "value": {"nodeName": "node1"}},
+                    {"op": "replace", "path": "/endpoints/0/nodeName", "value": "node1"},
+                    {"op": "replace", "path": "/endpoints/0/addresses", "value": ["node1"]},
+                    {"op": "remove", "path": "/endpoints/1"},
+                ]),
+                json!([
+                    {"op": "replace", "path": "/endpoints", "value": [{"nodeName": "t-worker"}]},
+                    {"op": "add", "path": "/endpoints/-", "value": {"nodeName": "t-worker"}},
+                    {"op": "replace", "path": "/endpoints/0/nodeName", "value": "t-worker"},
+                    {"op": "replace", "path": "/endpoints/0/addresses", "value": ["node1"]},
+                    {"op": "remove", "path": "/endpoints/1"},
+                ]),
+            ),
+        ] {
+            assert_eq!(real_patch(&names, &patch(kind, logical)), real);
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! The objects that the harness itself makes in a real cluster.
+
+use serde_json::{Value, json};
+
+use super::agents::PROGRAM;
+use crate::scenario::doc::Pod;
+
+/// The label of everything of ours: its value is the run's.
+pub const RUN: &str = "dev.harness/run";
+/// The condition that a scenario's `ready` and `unready` set. The kubelet makes the Pod Ready when this and its containers are.
+pub const GATE: &str = "dev.harness/ready";
+
+/// So long a Pod that a scenario terminates goes on. Scenarios end it earlier.
+const GRACE_SECONDS: u32 = 600;
+
+/// A namespace of ours, in which Pods may use the node's network.
+pub fn namespace(name: &str, run: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {
+            "name": name,
+            "labels": {
+                RUN: run,
+                "pod-security.kubernetes.io/enforce": "privileged",
+            },
+        },
+    })
+}
+
+/// A pod of a scenario, on the node of this name. It does nothing by itself: its servers and clients are those of the agent that is started in it.
+/// It is the first process of its container, so it hears no SIGTERM and lives through its whole termination.
+pub fn pod(pod: &Pod, namespace: &str, node: &str, image: &str, run: &str) -> Value {
+    let ports: Vec<Value> = pod
+        .serves()
+        .iter()
+        .map(|port| {
+            let mut value = json!({"containerPort": port.port, "protocol": port.protocol});
+            if let Some(name) = &port.name {
+                value["name"] = json!(name);
+            }
+            value
+        })
+        .collect();
+    let mut labels = json!(pod.labels);
+    labels[RUN] = json!(run);
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": pod.name, "namespace": namespace, "labels": labels},
+        "spec": {
+            // Past the scheduler, which has nothing to decide.
+            "nodeName": node,
+            "hostNetwork": pod.host_network,
+            "terminationGracePeriodSeconds": GRACE_SECONDS,
+            "automountServiceAccountToken": false,
+            "enableServiceLinks": false,
+            "restartPolicy": "Never",
+            "readinessGates": [{"conditionType": GATE}],
+            "tolerations": [{"operator": "Exists"}],
+            "containers": [{
+                "name": "server",
+                "image": image,
+                "imagePullPolicy": "IfNotPresent",
+                "command": [PROGRAM, "hold"],
+                "ports": ports,
+                "securityContext": {"capabilities": {"add": ["NET_RAW"]}},
+            }],
+        },
+    })
+}
+
+/// The Pod on each node in which the nodes' agents are started.
+pub fn node_agent(node: &str, namespace: &str, image: &str, run: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": agent_name(node), "namespace": namespace, "labels": {RUN: run}},
+        "spec": {
+            "nodeName": node,
+            "hostNetwork": true,
+            "terminationGracePeriodSeconds": 0,
+            "automountServiceAccountToken": false,
+            "enableServiceLinks": false,
+            "restartPolicy": "Always",
+            "tolerations": [{"operator": "Exists"}],
+            "containers": [{
+                "name": "agent",
+                "image": image,
+                "imagePullPolicy": "IfNotPresent",
+                "command": [PROGRAM, "hold"],
+                // Reading rules and conntrack, capturing, and the faults of nodes.
+                "securityContext": {"privileged": true},
+            }],
+        },
+    })
+}
+
+/// Name of the Pod for a node's agents.
+pub fn agent_name(node: &str) -> String {
+    format!("agent-{}", node.replace('.', "-"))
+}

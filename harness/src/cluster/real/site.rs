@@ -1,0 +1,625 @@
+//! A real cluster as all attempts share it: its client, its nodes, where the candidate runs, and which case may run beside which.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use futures::future::{BoxFuture, try_join_all};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, DynamicObject, ListParams, PostParams},
+};
+use netlab::plan::{NodeAddresses, OutsideAddresses};
+use probe::client::Agent;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use super::{
+    super::{Cluster, ClusterError, Provider, Settings, infra},
+    agents::RemoteAgent,
+    claims::Register,
+    cluster::RealCluster,
+    fit::{self, Facts},
+    manifests,
+};
+use crate::{candidate::Candidate, scenario::Case};
+
+/// A Pod of ours has this long to run: an image that is there starts within seconds on a busy machine.
+pub(super) const RUNNING: Duration = Duration::from_secs(90);
+/// Between two looks at something that the API could also tell us of; each is one request.
+pub(super) const POLL: Duration = Duration::from_millis(100);
+
+/// Where the candidate's Pods are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instances {
+    /// Their namespace.
+    pub namespace: String,
+    /// Their labels.
+    pub selector: String,
+}
+
+/// A client beyond the nodes.
+pub trait Outside: std::fmt::Debug + Send + Sync {
+    /// Starts an agent there.
+    fn agent(&self) -> BoxFuture<'_, Result<Agent, ClusterError>>;
+
+    /// Its addresses, by the name of the node where what it sends to frontends arrives.
+    fn addresses(&self) -> &BTreeMap<String, OutsideAddresses>;
+}
+
+/// What is known of a cluster before it is looked at.
+#[derive(Debug, Default)]
+pub struct Plans {
+    /// As `--provider` names it.
+    pub provider: &'static str,
+    /// A name of this run that is no other's: lower-case letters, digits and dashes, at most 20. All namespaces begin with it.
+    pub run: String,
+    /// Our image, as the nodes know it.
+    pub image: String,
+    /// Where the candidate's Pods are, if somebody said so.
+    pub instances: Option<Instances>,
+    /// Whether nodes and the candidate may be disturbed.
+    pub disruptive: bool,
+}
+
+/// A node of the cluster.
+#[derive(Clone, Debug)]
+pub struct SiteNode {
+    /// Its name in the cluster.
+    pub name: String,
+    /// Its addresses, under the name that scenarios use.
+    pub addresses: NodeAddresses,
+    /// Its Node object, under that name.
+    pub object: Value,
+}
+
+/// A cluster that attempts share.
+pub struct Site {
+    pub(super) client: Client,
+    pub(super) plans: Plans,
+    pub(super) nodes: Vec<SiteNode>,
+    pub(super) service_cidrs: Vec<IpNet>,
+    pub(super) outside: Option<Box<dyn Outside>>,
+    pub(super) register: Arc<Register>,
+    /// Namespaces made so far.
+    made: AtomicU64,
+    /// What the cluster takes to follow a change.
+    pub(super) pace: Pace,
+}
+
+impl std::fmt::Debug for Site {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("Site");
+        shown
+            .field("plans", &self.plans)
+            .field("nodes", &self.nodes);
+        shown.finish_non_exhaustive()
+    }
+}
+
+/// How long the cluster's controllers took to follow changes.
+#[derive(Debug, Default)]
+pub struct Pace(Mutex<Vec<Duration>>);
+
+impl Pace {
+    /// One more change was followed.
+    pub fn took(&self, time: Duration) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(time);
+    }
+
+    /// The longest of nine of ten; nothing before there is any.
+    pub fn p90(&self) -> Option<Duration> {
+        let mut all = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        all.sort_unstable();
+        let at = (all.len() * 9).div_ceil(10).checked_sub(1)?;
+        all.get(at).copied()
+    }
+}
+
+impl Site {
+    /// Looks at a cluster, and starts an agent's Pod on each of its nodes. `told` hears what is waited for.
+    ///
+    /// # Errors
+    /// [`ClusterError::Infra`], always.
+    pub async fn open(
+        client: Client,
+        plans: Plans,
+        told: &(dyn Fn(&str) + Send + Sync),
+    ) -> Result<Self, ClusterError> {
+        told("nodes");
+        let nodes = nodes(&client).await?;
+        if nodes.is_empty() {
+            return Err(ClusterError::Infra(
+                "the cluster has no node that is Ready".into(),
+            ));
+        }
+        let service_cidrs = service_cidrs(&client).await?;
+        let site = Self {
+            client,
+            plans,
+            nodes,
+            service_cidrs,
+            outside: None,
+            register: Arc::default(),
+            made: AtomicU64::new(0),
+            pace: Pace::default(),
+        };
+        told("the namespace of the agents");
+        site.make_namespace(&site.plans.run).await?;
+        told("an agent on each node");
+        let agents = site.nodes.iter().map(|node| {
+            manifests::node_agent(
+                &node.name,
+                &site.plans.run,
+                &site.plans.image,
+                &site.plans.run,
+            )
+        });
+        site.run_pods(&site.plans.run, agents.collect()).await?;
+        Ok(site)
+    }
+
+    /// With a client beyond the nodes.
+    #[must_use]
+    pub fn with_outside(mut self, outside: Box<dyn Outside>) -> Self {
+        self.outside = Some(outside);
+        self
+    }
+
+    /// The nodes.
+    pub fn nodes(&self) -> &[SiteNode] {
+        &self.nodes
+    }
+
+    /// The ranges of ClusterIPs.
+    pub fn service_cidrs(&self) -> &[IpNet] {
+        &self.service_cidrs
+    }
+
+    /// A client of the API.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// How long its controllers take to follow.
+    pub fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
+    /// What it has and allows.
+    pub fn facts(&self) -> Facts {
+        let has = |six: bool| {
+            let addresses = self.nodes.iter().map(|node| &node.addresses);
+            let mut families = addresses.map(|one| {
+                if six {
+                    !one.ipv6.is_unspecified()
+                } else {
+                    !one.ipv4.is_unspecified()
+                }
+            });
+            families.all(|has| has)
+        };
+        Facts {
+            nodes: self.nodes.len(),
+            ipv4: has(false),
+            ipv6: has(true),
+            outside: self.outside.is_some(),
+            instances: self.plans.instances.is_some(),
+            disruptive: self.plans.disruptive,
+        }
+    }
+
+    /// A name for the namespaces of an attempt.
+    pub(super) fn next_prefix(&self) -> String {
+        let number = self.made.fetch_add(1, Ordering::Relaxed) + 1;
+        format!("{}-{number}", self.plans.run)
+    }
+
+    /// An agent of its own on a node, by the node's name in the cluster.
+    pub(super) async fn node_agent(&self, node: &str) -> Result<RemoteAgent, ClusterError> {
+        let pod = manifests::agent_name(node);
+        RemoteAgent::start(&self.client, &self.plans.run, &pod).await
+    }
+
+    /// Makes a namespace, and waits until Pods can be made in it.
+    pub(super) async fn make_namespace(&self, name: &str) -> Result<(), ClusterError> {
+        let api: Api<Namespace> = Api::all(self.client.clone());
+        let object = typed(manifests::namespace(name, &self.plans.run))?;
+        let made = api.create(&PostParams::default(), &object).await;
+        made.map_err(|error| infra(&format!("namespace {name} cannot be made"))(&error))?;
+        Ok(())
+    }
+
+    /// Deletes namespaces with all that is in them, and does not wait until they are gone.
+    pub(super) async fn drop_namespaces(&self, names: impl Iterator<Item = &str>) {
+        let api: Api<Namespace> = Api::all(self.client.clone());
+        for name in names {
+            if let Err(error) = api.delete(name, &DeleteParams::default()).await {
+                tracing::warn!(name, %error, "a namespace could not be deleted");
+            }
+        }
+    }
+
+    /// Makes Pods, and waits until all of them run and have addresses. The API takes none before the namespace has its service account.
+    pub(super) async fn run_pods(
+        &self,
+        namespace: &str,
+        pods: Vec<Value>,
+    ) -> Result<Vec<Value>, ClusterError> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let until = Instant::now() + RUNNING;
+        let names: Vec<String> = pods
+            .iter()
+            .map(|pod| pod["metadata"]["name"].as_str().unwrap_or_default().into())
+            .collect();
+        try_join_all(pods.into_iter().map(|pod| async {
+            let pod: Pod = typed(pod)?;
+            loop {
+                match api.create(&PostParams::default(), &pod).await {
+                    Ok(_) => return Ok(()),
+                    Err(kube::Error::Api(status))
+                        if status.code == 403
+                            && status.message.contains("serviceaccount")
+                            && Instant::now() < until =>
+                    {
+                        // A poll of a condition with a deadline.
+                        sleep(POLL).await;
+                    }
+                    Err(error) => {
+                        return Err(infra("a Pod cannot be made")(&error));
+                    }
+                }
+            }
+        }))
+        .await?;
+        loop {
+            let mut all = self.list_pods(namespace).await?;
+            all.retain(|pod| {
+                let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+                names.iter().any(|wanted| wanted == name)
+            });
+            let waiting = all.iter().find_map(not_running);
+            let missing = names.len() - all.len();
+            match waiting {
+                None if missing == 0 => return Ok(all),
+                Some((what, true)) => return Err(ClusterError::Infra(what)),
+                Some((what, false)) if Instant::now() > until => {
+                    return Err(ClusterError::Infra(format!(
+                        "{what}, after {RUNNING:?}{}",
+                        self.events(namespace).await
+                    )));
+                }
+                None if Instant::now() > until => {
+                    return Err(ClusterError::Infra(format!(
+                        "{missing} Pods of namespace {namespace} are gone"
+                    )));
+                }
+                _ => sleep(POLL).await,
+            }
+        }
+    }
+
+    /// The Pods of a namespace, as JSON with their kind.
+    pub(super) async fn list_pods(&self, namespace: &str) -> Result<Vec<Value>, ClusterError> {
+        self.list("v1", "Pod", namespace).await
+    }
+
+    /// The objects of a kind of a namespace, as JSON with their kind.
+    pub(super) async fn list(
+        &self,
+        api_version: &str,
+        kind: &str,
+        namespace: &str,
+    ) -> Result<Vec<Value>, ClusterError> {
+        let resource = resource(api_version, kind);
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), namespace, &resource);
+        let list = api.list(&ListParams::default()).await;
+        let list = list.map_err(|error| infra(&format!("list {kind}"))(&error))?;
+        list.items
+            .into_iter()
+            .map(|item| {
+                let mut value = serde_json::to_value(item)
+                    .map_err(|error| infra(&format!("list {kind}"))(&error))?;
+                value["apiVersion"] = json!(api_version);
+                value["kind"] = json!(kind);
+                Ok(value)
+            })
+            .collect()
+    }
+
+    /// The last warnings of a namespace, for a message.
+    pub(super) async fn events(&self, namespace: &str) -> String {
+        let Ok(events) = self.list("v1", "Event", namespace).await else {
+            return String::new();
+        };
+        let warnings = events.iter().filter(|event| event["type"] == "Warning");
+        let texts: Vec<String> = warnings
+            .filter_map(|event| {
+                let (reason, message) = (event["reason"].as_str()?, event["message"].as_str()?);
+                let name = event["involvedObject"]["name"].as_str().unwrap_or_default();
+                Some(format!("{name}: {reason}: {message}"))
+            })
+            .collect();
+        let last = texts.iter().rev().take(3).cloned().collect::<Vec<_>>();
+        if last.is_empty() {
+            String::new()
+        } else {
+            format!("; {}", last.join("; "))
+        }
+    }
+
+    /// Deletes everything of ours and waits until it is gone. Answers what is left.
+    pub async fn close(&self) -> Vec<String> {
+        let api: Api<Namespace> = Api::all(self.client.clone());
+        let ours = ListParams::default().labels(&format!("{}={}", manifests::RUN, self.plans.run));
+        let until = Instant::now() + CLOSED;
+        loop {
+            let left = match api.list(&ours).await {
+                Ok(list) => list.items,
+                Err(error) => return vec![format!("the namespaces cannot be listed: {error}")],
+            };
+            let names: Vec<String> = left
+                .iter()
+                .filter_map(|one| one.metadata.name.clone())
+                .collect();
+            if names.is_empty() || Instant::now() > until {
+                return names;
+            }
+            for namespace in &left {
+                if namespace.metadata.deletion_timestamp.is_none()
+                    && let Some(name) = &namespace.metadata.name
+                {
+                    let _ = api.delete(name, &DeleteParams::default()).await;
+                    // Pods that were terminated with a long grace period would keep the namespace that long.
+                    let pods: Api<Pod> = Api::namespaced(self.client.clone(), name);
+                    let at_once = DeleteParams::default().grace_period(0);
+                    let _ = pods
+                        .delete_collection(&at_once, &ListParams::default())
+                        .await;
+                }
+            }
+            sleep(POLL).await;
+        }
+    }
+}
+
+/// Namespaces of many Pods take tens of seconds to go away.
+const CLOSED: Duration = Duration::from_secs(120);
+
+/// What is wrong with a Pod that does not run yet, and whether it stays so.
+fn not_running(pod: &Value) -> Option<(String, bool)> {
+    let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+    let statuses = pod["status"]["containerStatuses"].as_array();
+    let waiting = statuses.into_iter().flatten().find_map(|status| {
+        let waiting = &status["state"]["waiting"];
+        Some((
+            waiting["reason"].as_str()?.to_owned(),
+            waiting["message"].as_str().unwrap_or_default().to_owned(),
+        ))
+    });
+    if let Some((reason, message)) = waiting {
+        const FINAL: [&str; 6] = [
+            "ErrImagePull",
+            "ImagePullBackOff",
+            "ErrImageNeverPull",
+            "InvalidImageName",
+            "CreateContainerConfigError",
+            "CreateContainerError",
+        ];
+        let stays = FINAL.contains(&reason.as_str());
+        return Some((format!("Pod {name} waits: {reason} {message}"), stays));
+    }
+    let phase = pod["status"]["phase"].as_str().unwrap_or("Pending");
+    let addresses = pod["status"]["podIPs"].as_array().map_or(0, Vec::len);
+    match phase {
+        "Running" if addresses > 0 => None,
+        "Failed" | "Succeeded" => {
+            let reason = pod["status"]["reason"].as_str().unwrap_or_default();
+            let message = pod["status"]["message"].as_str().unwrap_or_default();
+            Some((format!("Pod {name} is over: {reason} {message}"), true))
+        }
+        _ => Some((format!("Pod {name} is {phase}"), false)),
+    }
+}
+
+/// Reads an object of ours as its type.
+pub(super) fn typed<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, ClusterError> {
+    serde_json::from_value(value).map_err(|error| infra("an object of ours")(&error))
+}
+
+/// The resource of a kind that scenarios and we use.
+pub(super) fn resource(api_version: &str, kind: &str) -> kube::core::ApiResource {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let gvk = kube::core::GroupVersionKind::gvk(group, version, kind);
+    // `Endpoints` is its own plural.
+    if kind == "Endpoints" {
+        return kube::core::ApiResource::from_gvk_with_plural(&gvk, "endpoints");
+    }
+    kube::core::ApiResource::from_gvk(&gvk)
+}
+
+/// The nodes that are Ready, workers first, each under the name that scenarios use: `node1`, `node2`, and so on.
+async fn nodes(client: &Client) -> Result<Vec<SiteNode>, ClusterError> {
+    let api: Api<Node> = Api::all(client.clone());
+    let list = api.list(&ListParams::default()).await;
+    let list = list.map_err(|error| infra("list Nodes")(&error))?;
+    let mut all: Vec<Value> = list
+        .items
+        .into_iter()
+        .filter_map(|node| {
+            let mut value = serde_json::to_value(node).ok()?;
+            value["apiVersion"] = json!("v1");
+            value["kind"] = json!("Node");
+            super::settle::is_ready(&value).then_some(value)
+        })
+        .collect();
+    let is_control_plane = |node: &Value| {
+        node["metadata"]["labels"]
+            .as_object()
+            .is_some_and(|labels| labels.contains_key("node-role.kubernetes.io/control-plane"))
+    };
+    all.sort_by_key(|node| {
+        let name = node["metadata"]["name"].as_str().unwrap_or_default();
+        (is_control_plane(node), name.len(), name.to_owned())
+    });
+    all.into_iter()
+        .zip(1_u8..)
+        .map(|(object, index)| site_node(object, index))
+        .collect()
+}
+
+fn site_node(mut object: Value, index: u8) -> Result<SiteNode, ClusterError> {
+    let name = object["metadata"]["name"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    let logical = format!("node{index}");
+    let addresses = object["status"]["addresses"].as_array();
+    let internal: Vec<IpAddr> = addresses
+        .into_iter()
+        .flatten()
+        .filter(|address| address["type"] == "InternalIP")
+        .filter_map(|address| address["address"].as_str()?.parse().ok())
+        .collect();
+    let cidrs = object["spec"]["podCIDRs"].as_array();
+    let cidrs: Vec<IpNet> = cidrs
+        .into_iter()
+        .flatten()
+        .filter_map(|cidr| cidr.as_str()?.parse().ok())
+        .collect();
+    let ipv4 = internal.iter().find_map(|ip| match ip {
+        IpAddr::V4(ip) => Some(*ip),
+        IpAddr::V6(_) => None,
+    });
+    let ipv6 = internal.iter().find_map(|ip| match ip {
+        IpAddr::V6(ip) => Some(*ip),
+        IpAddr::V4(_) => None,
+    });
+    if ipv4.is_none() && ipv6.is_none() {
+        return Err(ClusterError::Infra(format!(
+            "Node {name} has no InternalIP"
+        )));
+    }
+    let addresses = NodeAddresses {
+        name: logical.clone(),
+        index,
+        zone: None,
+        // Unspecified: the cluster does not have the family.
+        ipv4: ipv4.unwrap_or(Ipv4Addr::UNSPECIFIED),
+        ipv6: ipv6.unwrap_or(Ipv6Addr::UNSPECIFIED),
+        pod_cidr4: cidrs
+            .iter()
+            .find_map(|cidr| match cidr {
+                IpNet::V4(cidr) => Some(*cidr),
+                IpNet::V6(_) => None,
+            })
+            .unwrap_or(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 32)),
+        pod_cidr6: cidrs
+            .iter()
+            .find_map(|cidr| match cidr {
+                IpNet::V6(cidr) => Some(*cidr),
+                IpNet::V4(_) => None,
+            })
+            .unwrap_or(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 128)),
+        extra: BTreeMap::new(),
+    };
+    super::names::Names::new("", [], [(logical, name.clone())]).to_logical(&mut object);
+    Ok(SiteNode {
+        name,
+        addresses,
+        object,
+    })
+}
+
+/// The ranges that ClusterIPs are taken from: those of the ServiceCIDR objects (KEP-1880), which a user may need no right to see, or what the API
+/// server says when it refuses an address outside of them.
+async fn service_cidrs(client: &Client) -> Result<Vec<IpNet>, ClusterError> {
+    let api: Api<DynamicObject> = Api::all_with(
+        client.clone(),
+        &resource("networking.k8s.io/v1", "ServiceCIDR"),
+    );
+    if let Ok(list) = api.list(&ListParams::default()).await {
+        let found: Vec<IpNet> = list
+            .items
+            .iter()
+            .filter_map(|item| item.data["spec"]["cidrs"].as_array())
+            .flatten()
+            .filter_map(|cidr| cidr.as_str()?.parse().ok())
+            .collect();
+        if !found.is_empty() {
+            return Ok(sorted(found));
+        }
+    }
+    let services: Api<k8s_openapi::api::core::v1::Service> =
+        Api::namespaced(client.clone(), "default");
+    let impossible = typed(json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"generateName": "harness-"},
+        "spec": {"clusterIP": "192.0.2.1", "ports": [{"port": 80}]},
+    }))?;
+    let dry = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    let refused = match services.create(&dry, &impossible).await {
+        Err(kube::Error::Api(status)) => status.message.clone(),
+        Err(error) => return Err(infra("the range of ClusterIPs")(&error)),
+        Ok(_) => String::new(),
+    };
+    let found: Vec<IpNet> = refused
+        .split(|c: char| c.is_whitespace() || c == ',' || c == '"')
+        .filter_map(|word| {
+            word.trim_matches(|c: char| ".()[]".contains(c))
+                .parse()
+                .ok()
+        })
+        .collect();
+    if found.is_empty() {
+        return Err(ClusterError::Infra(format!(
+            "the range of ClusterIPs cannot be found out: the API server says '{refused}'"
+        )));
+    }
+    Ok(sorted(found))
+}
+
+fn sorted(mut cidrs: Vec<IpNet>) -> Vec<IpNet> {
+    cidrs.sort_by_key(|cidr| cidr.addr().is_ipv6());
+    cidrs
+}
+
+#[async_trait]
+impl Provider for Arc<Site> {
+    fn name(&self) -> &'static str {
+        self.plans.provider
+    }
+
+    fn cannot(&self, case: &Case) -> Option<String> {
+        fit::cannot(case, &self.facts())
+    }
+
+    async fn build(
+        &self,
+        case: &Arc<Case>,
+        candidate: &Candidate,
+        settings: Settings,
+    ) -> Result<(Arc<Case>, Box<dyn Cluster>), ClusterError> {
+        let (case, cluster) = RealCluster::build(self, case, candidate, settings).await?;
+        Ok((case, Box::new(cluster)))
+    }
+}
