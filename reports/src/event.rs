@@ -18,8 +18,8 @@ use crate::waiver::Waiver;
 /// Version of the log format written by this crate; readers accept this one and lower ones.
 ///
 /// 2 added `runResumed`, after which attempts may start again and a run that ended may go on, and `experimentFinished`.
-/// 3 added `canaryFinished`.
-pub const EVENT_FORMAT_VERSION: u32 = 3;
+/// 3 added `canaryFinished`. 4 added `setupFinished`.
+pub const EVENT_FORMAT_VERSION: u32 = 4;
 
 /// One line of the log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -115,6 +115,8 @@ pub enum EventBody {
     ExperimentFinished(ExperimentFinished),
     /// A proxy that is known to be bad met a case. It is no attempt: it says whether the harness would have noticed.
     CanaryFinished(CanaryFinished),
+    /// Something was done to the cluster that all attempts share, before the first or after the last of them.
+    SetupFinished(SetupFinished),
     /// The last event, unless the run is resumed later; a log without it comes from a run that was killed.
     RunFinished {
         /// Why the run ended.
@@ -133,6 +135,7 @@ impl EventBody {
             | EventBody::RunResumed(_)
             | EventBody::ExperimentFinished(_)
             | EventBody::CanaryFinished(_)
+            | EventBody::SetupFinished(_)
             | EventBody::RunFinished { .. } => None,
             EventBody::AttemptStarted { case, attempt, .. }
             | EventBody::StepFinished { case, attempt, .. }
@@ -422,6 +425,29 @@ pub struct RequirementInfo {
     pub text: String,
     /// Where the rule comes from: API field, KEP, upstream test, issue number.
     pub source: String,
+}
+
+/// Something that was done to the cluster of all attempts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SetupFinished {
+    /// What was done, such as `create the cluster` or `install the candidate`.
+    pub what: String,
+    /// How long it took, in milliseconds.
+    pub duration_ms: f64,
+    /// Why it did not work; absent when it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
+}
+
+impl std::fmt::Display for SetupFinished {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let seconds = self.duration_ms / 1e3;
+        match &self.failed {
+            None => write!(f, "{}: {seconds:.1} s", self.what),
+            Some(why) => write!(f, "{}: failed after {seconds:.1} s: {why}", self.what),
+        }
+    }
 }
 
 /// What became of a proxy that is known to be bad.

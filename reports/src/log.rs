@@ -267,6 +267,7 @@ fn not_finite(body: &EventBody) -> Option<&'static str> {
         | EventBody::ExperimentFinished(_)
         | EventBody::CanaryFinished(_)
         | EventBody::RunFinished { .. } => None,
+        EventBody::SetupFinished(finished) => field("durationMs", finished.duration_ms),
     }
 }
 

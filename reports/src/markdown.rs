@@ -618,6 +618,9 @@ fn about(report: &Report) -> Vec<String> {
     ];
     let canaries = canary_sentence(options, &report.canaries);
     lines.push(("Canaries", text(&canaries)));
+    for setup in &report.setup {
+        lines.push(("Cluster", text(&setup.to_string())));
+    }
     if let Some(calibration) = &machine.calibration {
         lines.push(("Its speed at the start", calibration.to_string()));
     }

@@ -147,7 +147,8 @@ impl Tally {
             | EventBody::Measured { .. }
             | EventBody::Characteristic { .. }
             | EventBody::ExperimentFinished(_)
-            | EventBody::CanaryFinished(_) => {}
+            | EventBody::CanaryFinished(_)
+            | EventBody::SetupFinished(_) => {}
         }
     }
 

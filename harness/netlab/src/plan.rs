@@ -285,7 +285,14 @@ pub struct Real {
     pub cluster_cidrs: Vec<IpNet>,
     /// Where ClusterIPs are taken from, IPv4 first.
     pub service_cidrs: Vec<IpNet>,
+    /// Whether the network gives what pods send to other nodes the address of the pod's node.
+    pub masquerades_to_nodes: bool,
 }
+
+/// From here on in the range of ClusterIPs scenarios choose theirs in a cluster that somebody else made. The first ones belong to the
+/// cluster's own Services, such as its DNS server; and addresses are handed out by the cluster above the first 256 only (KEP-3070), or above the
+/// first sixteenth of a small range.
+const CHOSEN_SERVICE_IPS: u8 = 100;
 
 #[derive(Debug, Clone, Default)]
 struct Pods {
@@ -627,12 +634,29 @@ impl Plan {
         }
     }
 
+    /// The network was found to give what pods send to other nodes the address of the pod's node, or not to.
+    pub fn found_masquerading(&mut self, masquerades: bool) {
+        if let Some(real) = &mut self.real {
+            real.masquerades_to_nodes = masquerades;
+        }
+    }
+
+    /// Whether the network gives what pods send to other nodes the address of the pod's node. In a world of ours it does not.
+    pub fn masquerades_to_nodes(&self) -> bool {
+        let real = self.real.as_ref();
+        real.is_some_and(|real| real.masquerades_to_nodes)
+    }
+
     /// The `n`-th address of the range of one family that ClusterIPs are taken from; nothing in a cluster without the family.
     pub fn service_ip(&self, n: u8, family: Family) -> Option<IpAddr> {
         let cidrs = self.service_cidrs();
         let mut own = cidrs
             .iter()
             .filter(|cidr| Family::of(cidr.addr()) == family);
+        let n = match &self.real {
+            Some(_) => n.checked_add(CHOSEN_SERVICE_IPS)?,
+            None => n,
+        };
         own.next().map(|cidr| nth(*cidr, n))
     }
 

@@ -67,6 +67,9 @@ pub struct Cluster {
     pub nodeport_addresses: Option<Vec<IpNet>>,
     /// The ranges that ClusterIPs come from. An address in them that no Service has must not answer.
     pub service_cidrs: Vec<IpNet>,
+    /// Whether the network, and not the proxy, gives what pods send to other nodes the address of the pod's node: what ip-masq-agent, kindnet
+    /// and others do with everything that leaves the range of the pods. Then a server there sees no pod's address, whatever the proxy does.
+    pub pods_are_masqueraded_to_nodes: bool,
     /// The name this proxy goes by: it serves Services labelled with it instead of unlabelled ones.
     pub service_proxy_name: Option<String>,
     /// All Services.

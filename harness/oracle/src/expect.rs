@@ -50,6 +50,9 @@ pub fn expect(cluster: &Cluster, source: &Source, to: &Destination) -> Expectati
     if !affinity {
         answer.affinity = None;
     }
+    if cluster.pods_are_masqueraded_to_nodes {
+        question.without_client_addresses(&mut answer.outcomes);
+    }
     answer.into_expectation(question.client_ips(), question.direct())
 }
 
@@ -1048,6 +1051,25 @@ impl<'a> Question<'a> {
                 let mut nodes = self.cluster.nodes.clone();
                 nodes.sort_by(|a, b| a.name.cmp(&b.name));
                 nodes
+            }
+        }
+    }
+
+    /// What a pod sends to another node, and through that one or at a proxy's choice to a server on it, carries no pod's address, and that
+    /// is not the proxy's doing.
+    fn without_client_addresses(&self, outcomes: &mut [Outcome]) {
+        let Source::Pod { node: own, .. } = self.source else {
+            return;
+        };
+        let another = |ip: IpAddr| {
+            let owner = self.cluster.node_owning(ip);
+            owner.is_some_and(|node| node.name != *own)
+        };
+        for outcome in outcomes {
+            if let Outcome::Endpoints { shares, client } = outcome
+                && (another(self.to.ip) || shares.iter().any(|share| another(share.ip)))
+            {
+                *client = ClientAddress::NotPreservedAllowed;
             }
         }
     }

@@ -222,6 +222,7 @@ fn built_in(name: &str) -> Option<&'static str> {
     match name {
         "reference" => Some(REFERENCE),
         "null" => Some(NULL),
+        "installed" => Some("name: installed\nprocess: {command: []}\n"),
         "canary" => Some(CANARY),
         _ => None,
     }
@@ -333,7 +334,9 @@ impl Candidate {
                 Some(Binary::open(&program).map_err(unusable)?)
             }
         };
-        let patience = binary.is_none().then_some(FOR_NOTHING);
+        // What runs in a cluster already has no program of ours, and does something all the same.
+        let for_nothing = binary.is_none() && file != "installed";
+        let patience = for_nothing.then_some(FOR_NOTHING);
         Ok(Self {
             manifest,
             binary,
@@ -402,10 +405,15 @@ impl Candidate {
             })
     }
 
+    /// Whether it runs in a cluster already, and is nobody's business to start.
+    pub fn is_installed(&self) -> bool {
+        self.source.name == "installed"
+    }
+
     /// Whether there is nothing to run: the candidate that does nothing.
     pub fn is_null(&self) -> bool {
         let process = self.manifest.process.as_ref();
-        process.is_some_and(|process| process.command.is_empty())
+        process.is_some_and(|process| process.command.is_empty()) && !self.is_installed()
     }
 
     /// The process section.

@@ -6,14 +6,14 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use reports::{
     event::{CandidateInfo, Mode, UnsupportedFeature, Verdict},
     model::Report,
 };
 
 use super::{
-    Failed, attempts::Attempts, classify::Classify, drive::Drive, progress::Progress,
+    Failed, attempts::Attempts, classify::Classify, drive::Drive, place::Place, progress::Progress,
     repeat::Repeat, session::Asked, waivers::Trust,
 };
 use crate::{
@@ -67,23 +67,14 @@ impl Exit {
     }
 }
 
-/// Where worlds come from.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum Provider {
-    /// Network namespaces on this machine, with an embedded API server.
-    #[default]
-    Netns,
-}
-
 /// Options that `certify` and `run` share.
 #[derive(Debug, Args)]
 struct Common {
-    /// `reference`, `null`, or the path of a candidate manifest [default: reference].
-    #[arg(long, value_name = "FILE|reference|null")]
+    /// `reference`, `null`, `installed` (what a cluster has already), or the path of a candidate manifest [default: reference].
+    #[arg(long, value_name = "FILE|reference|null|installed")]
     candidate: Option<String>,
-    /// Where worlds come from.
-    #[arg(long, value_enum, default_value_t)]
-    provider: Provider,
+    #[command(flatten)]
+    place: Place,
     #[command(flatten)]
     repeat: Repeat,
     #[command(flatten)]
@@ -175,7 +166,6 @@ fn certified(asked: &Asked, color: bool) -> Result<Exit, Failed> {
 
 impl Common {
     fn asked(&self) -> Result<Asked, Failed> {
-        let Provider::Netns = self.provider;
         if self.resume.is_none() {
             self.repeat.check(self.attempts.seed)?;
         }
@@ -194,6 +184,7 @@ impl Common {
             shard: self.repeat.shard,
             classify: self.classify.clone(),
             tap: self.tap,
+            place: self.place.clone(),
             ..Asked::default()
         })
     }
@@ -240,6 +231,7 @@ pub(super) fn certify(asked: &Asked, color: bool) -> Result<(Exit, Report), Fail
             endless: options.mode == Mode::Stress && options.runs == 0 && options.for_ms.is_none(),
             brief: false,
             canaries: session.canaries,
+            real: session.real,
             look_into: asked
                 .classify
                 .experiments(&session.cases, &session.candidate)?,

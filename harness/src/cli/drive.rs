@@ -3,15 +3,15 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use reports::{
     directory::Writing,
-    event::{Event, EventBody, FinishReason},
+    event::{Event, EventBody, FinishReason, SetupFinished, Verdict},
 };
 use tokio::sync::mpsc;
 
@@ -19,6 +19,7 @@ use super::{Failed, classify::Experiments, interrupt::interrupted, runtime};
 use crate::{
     canary::Canaries,
     candidate::Candidate,
+    cluster::real::opening::{Real, Told},
     run::{self, Evidence, Source},
 };
 
@@ -37,6 +38,8 @@ pub(super) struct Drive {
     pub look_into: Option<Experiments>,
     /// The known-bad proxies that have to be noticed, beside the first attempts.
     pub canaries: Option<Canaries>,
+    /// The cluster of all attempts, where it is not a world per attempt.
+    pub real: Option<Arc<Real>>,
 }
 
 impl Drive {
@@ -65,22 +68,54 @@ impl Drive {
         runtime()?.block_on(async {
             let (events, mut inbox) = mpsc::unbounded_channel();
             tokio::spawn(interrupted(stop.clone()));
+            let setup = events.clone();
+            let told = Told::new(
+                move |finished| drop(setup.send(EventBody::SetupFinished(finished))),
+                |what| tracing::info!("waiting: {what}"),
+            );
             if let Some(canaries) = self.canaries {
                 tokio::spawn(canaries.fly(stop.clone(), events.clone()));
             }
-            let run = tokio::spawn(run::run_plan(
-                source,
-                self.candidate,
-                self.jobs as usize,
-                self.evidence,
-                self.fail_fast,
-                stop.clone(),
-                events,
-            ));
+            let real = self.real;
+            let opened = Arc::new(OnceLock::new());
+            let plan = {
+                let (real, opened, stop) = (real.clone(), opened.clone(), stop.clone());
+                let candidate = self.candidate;
+                let (jobs, evidence, fail_fast) = (self.jobs, self.evidence, self.fail_fast);
+                async move {
+                    if let Some(real) = real {
+                        // Whatever comes of it, the attempts say so.
+                        tokio::select! {
+                            _ = real.open(&candidate, &told) => {}
+                            () = asked_to(&stop) => {}
+                        }
+                        let _ = opened.set(Instant::now());
+                    }
+                    let jobs = jobs as usize;
+                    run::run_plan(source, candidate, jobs, evidence, fail_fast, stop, events).await
+                }
+            };
+            let run = tokio::spawn(plan);
             let mut result = Ok(());
+            let (mut first, mut failed) = (real.is_some(), false);
             while let Some(body) = inbox.recv().await {
+                if let EventBody::AttemptFinished(finished) = &body {
+                    failed |= !matches!(finished.verdict, Verdict::Pass | Verdict::Skip);
+                }
+                let is_first = first
+                    && matches!(&body, EventBody::AttemptFinished(one) if one.verdict != Verdict::Skip);
                 if result.is_ok() {
                     result = record(writing, body);
+                    if is_first && result.is_ok() {
+                        first = false;
+                        let since: Option<&Instant> = opened.get();
+                        let setup = SetupFinished {
+                            what: "finish the first case".into(),
+                            duration_ms: since.map_or(0.0, |at| at.elapsed().as_secs_f64() * 1e3),
+                            failed: None,
+                        };
+                        result = record(writing, EventBody::SetupFinished(setup));
+                    }
                     if result.is_err() {
                         stop.store(true, Ordering::Relaxed);
                     }
@@ -89,14 +124,33 @@ impl Drive {
             let reason = run
                 .await
                 .map_or(FinishReason::Infra, |outcome| outcome.reason);
-            result?;
             if let Some(experiments) = self.look_into
+                && result.is_ok()
                 && matches!(reason, FinishReason::Completed | FinishReason::FailFast)
             {
-                experiments
+                result = experiments
                     .make(writing, began.elapsed(), &stop, &mut record)
-                    .await?;
+                    .await;
             }
+            if let Some(real) = real {
+                // Also after a disk that is full: what was made is taken away.
+                let (setups, mut closing) = mpsc::unbounded_channel();
+                let told = Told::new(
+                    move |finished| drop(setups.send(finished)),
+                    |what| tracing::info!("waiting: {what}"),
+                );
+                real.close(failed, &told).await;
+                drop(told);
+                while let Some(setup) = closing.recv().await {
+                    if let Some(why) = &setup.failed {
+                        eprintln!("{}: {why}", setup.what);
+                    }
+                    if result.is_ok() {
+                        result = record(writing, EventBody::SetupFinished(setup));
+                    }
+                }
+            }
+            result?;
             let (reason, message) = match reason {
                 FinishReason::Interrupted if self.endless => (
                     FinishReason::Completed,
@@ -106,6 +160,14 @@ impl Drive {
             };
             record(writing, EventBody::RunFinished { reason, message })
         })
+    }
+}
+
+/// Ends when somebody has asked for it.
+async fn asked_to(stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        // A poll of a flag that a signal sets.
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 

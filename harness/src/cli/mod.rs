@@ -22,6 +22,7 @@ mod list;
 pub mod machine;
 mod merge;
 mod pause;
+mod place;
 mod progress;
 mod render;
 mod repeat;

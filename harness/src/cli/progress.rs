@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use reports::{
     event::{
         AttemptFinished, CanaryOutcome, EventBody, ExperimentFinished, FinishReason, Mode, Options,
-        RunStarted, Verdict,
+        RunStarted, SetupFinished, Verdict,
     },
     model::{CaseResult, Rate, Report, at_most},
 };
@@ -153,6 +153,7 @@ impl Progress {
             EventBody::ExperimentFinished(finished) => {
                 self.line(&experiment(finished));
             }
+            EventBody::SetupFinished(setup) => self.line(&setup_line(setup)),
             EventBody::CanaryFinished(canary) if canary.outcome != CanaryOutcome::Caught => {
                 let message = clean(&canary.message);
                 self.line(&format!("canary {}: {message}", canary.canary));
@@ -416,6 +417,11 @@ fn causes(report: &Report) -> String {
     }
     text.push('\n');
     text
+}
+
+/// `cluster      41.2 s  create the cluster`.
+fn setup_line(setup: &SetupFinished) -> String {
+    clean(&format!("cluster  {setup}"))
 }
 
 /// `      alone: 3 of 5 failed  udp-endpoint-replaced[ipv6,nodePort]`.

@@ -25,11 +25,14 @@ use super::{
     attempts::Attempts,
     certify::{candidate_info, run_id},
     classify::Classify,
-    machine, waivers,
+    machine,
+    place::Place,
+    waivers,
 };
 use crate::{
     canary::{self, Canaries, CanaryError},
     candidate::Candidate,
+    cluster::real::opening::Real,
     plan::{self, Cases, Catalogue, Filter, Planned, Profile, Requirements},
     run::source::Done,
 };
@@ -62,6 +65,8 @@ pub(super) struct Asked {
     pub waivers: Option<PathBuf>,
     /// Whether `report.tap` is written at the end.
     pub tap: bool,
+    /// Where clusters come from.
+    pub place: Place,
 }
 
 /// A run that is ready to make attempts.
@@ -83,6 +88,8 @@ pub(super) struct Session {
     pub ended: Option<FinishReason>,
     /// The known-bad proxies that are still to be noticed.
     pub canaries: Option<Canaries>,
+    /// The cluster of all attempts, where it is not a world per attempt.
+    pub real: Option<Arc<Real>>,
 }
 
 impl Session {
@@ -128,10 +135,15 @@ impl Asked {
     }
 
     fn begin(&self, mut each: impl FnMut(&Event)) -> Result<Session, Failed> {
-        let candidate = match &self.loaded {
+        let mut candidate = match &self.loaded {
             Some(candidate) => candidate.clone(),
             None => Candidate::load(self.candidate.as_deref().unwrap_or("reference"))?,
         };
+        let run_id = run_id(&candidate.manifest.name);
+        let real = self.place.real(&candidate, &run_id)?;
+        if let Some(real) = &real {
+            candidate.provider = Arc::new(real.clone());
+        }
         let requirements = Requirements::embedded()?;
         let catalogue = self.catalogue(&self.files, &requirements)?;
         let attempts = Attempts {
@@ -142,7 +154,7 @@ impl Asked {
         let profile = self.profile.unwrap_or_default();
         let filter = filter(options.filter.as_deref())?;
         let missing = machine::missing();
-        let planned = plan::select(
+        let mut planned = plan::select(
             &catalogue,
             &requirements,
             &candidate,
@@ -150,9 +162,9 @@ impl Asked {
             profile,
             &filter,
         );
+        plan::skip_what_cannot(&mut planned, candidate.provider.as_ref())?;
         let cases = prepare(&planned, options.seed)?;
-        let run_id = run_id(&candidate.manifest.name);
-        let canaries = self.canaries.then(|| {
+        let canaries = options.canaries.first().map(|_| {
             Canaries::new(
                 &run_id,
                 options.seed,
@@ -177,7 +189,7 @@ impl Asked {
             format_version: EVENT_FORMAT_VERSION,
             suite: suite(&catalogue),
             candidate: candidate_info(&candidate),
-            provider: "netns".into(),
+            provider: candidate.provider.name().into(),
             machine: machine::describe(),
             options,
             invocation: Some(Invocation {
@@ -211,6 +223,7 @@ impl Asked {
             active: Duration::ZERO,
             ended: None,
             canaries,
+            real,
         })
     }
 
@@ -231,6 +244,12 @@ impl Asked {
         let Some(invocation) = &run.invocation else {
             return Err(refuse("it was not begun by a command that can".into()));
         };
+        if run.provider != "netns" {
+            return Err(refuse(format!(
+                "its cluster ({}) is gone with the process that began it",
+                run.provider
+            )));
+        }
         if invocation.command != self.command {
             let command = &invocation.command;
             return Err(refuse(format!(
@@ -320,6 +339,7 @@ impl Asked {
             active,
             ended,
             canaries,
+            real: None,
         })
     }
 
@@ -395,7 +415,8 @@ impl Asked {
             until_confidence: self.until_confidence,
             for_ms: self.for_ms,
             shard: self.shard,
-            canaries: if self.canaries {
+            // They fly in worlds of namespaces, and say nothing about another cluster.
+            canaries: if self.canaries && self.place == Place::default() {
                 canary::names()
             } else {
                 Vec::new()

@@ -135,6 +135,7 @@ impl SoakCommand {
                 endless: false,
                 brief: true,
                 canaries: session.canaries,
+                real: session.real,
                 look_into: self
                     .classify
                     .experiments(&session.cases, &session.candidate)?,

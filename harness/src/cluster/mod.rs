@@ -121,6 +121,16 @@ pub trait Cluster: Send + Sync {
     /// How long it took until network, API and pods were there.
     fn built_in(&self) -> Duration;
 
+    /// How long the attempt had to wait before it could begin, because of others.
+    fn waited(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// How long an agent may take to say hello on a machine that is fast enough to judge anybody.
+    fn late(&self) -> Duration {
+        Duration::from_millis(500)
+    }
+
     /// The agent of a pod, node or client.
     fn agent(&self, who: &str) -> Result<Agent, ClusterError>;
 

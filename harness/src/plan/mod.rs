@@ -17,6 +17,7 @@ pub use requirements::{Requirement, Requirements};
 
 use crate::{
     candidate::Candidate,
+    cluster::{Netns, Provider},
     run::{
         Job,
         source::{Rounds, Source as _},
@@ -133,6 +134,24 @@ fn skip(
         }
     }
     None
+}
+
+/// Skips what the clusters of the run cannot do.
+///
+/// # Errors
+/// A document that cannot be used.
+pub fn skip_what_cannot(planned: &mut [Planned], provider: &dyn Provider) -> Result<(), Problem> {
+    if provider.name() == Netns.name() {
+        return Ok(());
+    }
+    for planned in planned.iter_mut().filter(|one| one.skip.is_none()) {
+        let case = planned.document.resolve(&planned.key)?;
+        planned.skip = provider.cannot(&case).map(|reason| Skip {
+            kind: SkipKind::ProviderCannot,
+            reason,
+        });
+    }
+    Ok(())
 }
 
 /// What a case needs that not every candidate or machine has.

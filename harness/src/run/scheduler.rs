@@ -254,13 +254,14 @@ async fn run_attempt(
             findings
         }
         Ok((case, cluster)) => {
+            let before = cluster.waited();
             let (mut attempt, stop) = Attempt::start(&case, cluster, seed, findings).await;
             let waiting = Instant::now();
             let slot = match slots {
                 Some(slots) => slots.acquire_owned().await.ok(),
                 None => None,
             };
-            waited = waiting.elapsed();
+            waited = before + waiting.elapsed();
             match stop {
                 Some(stop) => attempt.stopped(stop),
                 None => steps(&mut attempt, stress.as_deref()).await,

@@ -137,6 +137,11 @@ impl Stage {
         &self.plan
     }
 
+    /// The same, to say what was found out about it.
+    pub fn plan_mut(&mut self) -> &mut Plan {
+        &mut self.plan
+    }
+
     /// A pod by name.
     pub fn pod(&self, name: &str) -> Option<&PodState> {
         self.pods.get(name)
@@ -378,6 +383,7 @@ impl Stage {
         let mut cluster = oracle::Cluster::from_objects(&objects, nodes)
             .map_err(|error| StageError::new("read the objects", error))?;
         cluster.service_cidrs = self.plan.service_cidrs();
+        cluster.pods_are_masqueraded_to_nodes = self.plan.masquerades_to_nodes();
         if !self.nodeport_addresses.is_empty() {
             cluster.nodeport_addresses = Some(
                 self.nodeport_addresses

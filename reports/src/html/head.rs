@@ -262,6 +262,9 @@ pub(super) fn about(report: &Report) -> Vec<(&'static str, Text)> {
         about.push(("Until", claim.to_string()));
     }
     about.push(("Canaries", canary_sentence(options, &report.canaries)));
+    for setup in report.setup.iter().take(super::MAX_LIST) {
+        about.push(("Cluster", setup.to_string()));
+    }
     for result in report.waivers.iter().take(super::MAX_LIST) {
         let (waiver, state) = (&result.waiver, result.state.as_str());
         let text = format!("{}, {state}: {}", waiver.subject(), waiver.words());

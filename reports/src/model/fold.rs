@@ -21,7 +21,7 @@ use super::stats::{self, Distribution, Rate};
 use super::verdict::{CaseVerdict, Conclusion, Counts};
 use crate::event::{
     AttemptFinished, CanaryFinished, EVENT_FORMAT_VERSION, Event, EventBody, Experiment,
-    ExperimentFinished, FinishReason, Options, RunResumed, RunStarted, Verdict,
+    ExperimentFinished, FinishReason, Options, RunResumed, RunStarted, SetupFinished, Verdict,
 };
 use crate::log::{self, LogError};
 use crate::sequential::{Claim, Decision, SequentialTest};
@@ -137,6 +137,7 @@ pub struct ReportBuilder {
     index: HashMap<String, usize>,
     characteristics: BTreeMap<String, BTreeMap<String, Observed>>,
     canaries: Vec<CanaryFinished>,
+    setup: Vec<SetupFinished>,
     events: u64,
     last_seq: u64,
     last_time: String,
@@ -304,6 +305,10 @@ impl ReportBuilder {
             EventBody::ExperimentFinished(finished) => self.experiment(seq, finished),
             EventBody::CanaryFinished(finished) => {
                 self.canaries.push(finished);
+                Ok(())
+            }
+            EventBody::SetupFinished(finished) => {
+                self.setup.push(finished);
                 Ok(())
             }
             EventBody::RunFinished { reason, message } => {
@@ -586,6 +591,7 @@ impl ReportBuilder {
             options: run.options,
             merged: run.merged,
             canaries: self.canaries,
+            setup: self.setup,
             waivers,
             requirements,
             characteristics: characteristics(self.characteristics),

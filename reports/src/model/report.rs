@@ -11,7 +11,7 @@ use super::stats::{Distribution, Rate};
 use super::verdict::{CaseVerdict, Conclusion, Counts};
 use crate::event::{
     CanaryFinished, CandidateInfo, Experiment, Failure, FinishReason, Machine, Merged, Options,
-    PlannedCase, Skip, Suite, Verdict,
+    PlannedCase, SetupFinished, Skip, Suite, Verdict,
 };
 use crate::sequential::{Claim, Decision};
 use crate::waiver::{Waiver, WaiverResult};
@@ -62,6 +62,9 @@ pub struct Report {
     /// The known-bad proxies that met a case, to show that this run would have noticed. What is wrong with that is among the problems.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub canaries: Vec<CanaryFinished>,
+    /// What was done to the cluster that all attempts shared, in order; nothing where each had one of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub setup: Vec<SetupFinished>,
     /// The waivers of the run and what they do, on the day it started. They change no verdict.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waivers: Vec<WaiverResult>,

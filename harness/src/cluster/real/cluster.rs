@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -17,7 +18,10 @@ use kube::{
 };
 use netlab::plan::{NodeAddresses, OutsideAddresses, Plan, PodAddresses, Real};
 use nix::sys::signal::Signal;
-use probe::{client::Agent, proto::Listener};
+use probe::{
+    client::Agent,
+    proto::{ConnectSpec, Listener, Outcome, Protocol},
+};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -46,6 +50,9 @@ const REPLACED: Duration = Duration::from_secs(120);
 const CAPTURE_BYTES: u64 = 8 << 20;
 const CAPTURE_SNAPLEN: u32 = 256;
 
+/// A port of a node that no scenario, no node port and hardly anybody else uses.
+const MASQUERADE_PORT: u16 = 29_997;
+
 /// Kinds that the oracle reads.
 const COPIED: [(&str, &str); 3] = [
     ("v1", "Service"),
@@ -70,6 +77,8 @@ pub struct RealCluster {
     sctp: bool,
     began: Instant,
     build: Duration,
+    /// How long it had to wait for others.
+    waited: Duration,
     claim: Claim,
 }
 
@@ -109,6 +118,7 @@ impl RealCluster {
         candidate: &Candidate,
         settings: Settings,
     ) -> Result<(Arc<Case>, Self), ClusterError> {
+        let asked = Instant::now();
         let claim = site.register.claim(Claims::of(case)).await;
         let began = Instant::now();
         let prefix = site.next_prefix();
@@ -150,6 +160,7 @@ impl RealCluster {
             sctp: case.needs_sctp(),
             began,
             build: Duration::ZERO,
+            waited: began - asked,
             claim,
         };
         match cluster.fill(case, settings).await {
@@ -203,6 +214,9 @@ impl RealCluster {
             self.others.insert("outside".into(), Box::new(agent));
         }
         self.pods.extend(agents);
+        if let Some(masquerades) = self.masquerades(&started).await? {
+            self.stage.plan_mut().found_masquerading(masquerades);
+        }
         for pod in &started {
             self.ready.insert(pod.name.clone(), pod.ready);
         }
@@ -249,6 +263,57 @@ impl RealCluster {
             Ok((pod.name.clone(), agent))
         }))
         .await
+    }
+
+    /// Whether the network gives what pods send to other nodes the address of the pod's node: asked once of a cluster, by the first attempt that
+    /// has a pod and another node. No Service is involved. Nothing where nobody could tell and nothing depends on it.
+    async fn masquerades(&self, pods: &[Pod]) -> Result<Option<bool>, ClusterError> {
+        let found = pods.iter().filter(|pod| !pod.host_network).find_map(|pod| {
+            let mut nodes = self.stage.plan().nodes().iter();
+            let other = nodes.find(|node| node.name != pod.node)?;
+            Some((pod, other.clone()))
+        });
+        let Some((pod, other)) = found else {
+            return Ok(None);
+        };
+        let asked = self.site.masquerades.get_or_try_init(|| async {
+            let what = "whether the network masquerades";
+            let target = if other.ipv4.is_unspecified() {
+                other.ipv6.into()
+            } else {
+                other.ipv4.into()
+            };
+            let target = std::net::SocketAddr::new(target, MASQUERADE_PORT);
+            let (client, server) = (self.agent(&pod.name)?, self.agent(&other.name)?);
+            let listener = Listener {
+                id: "masquerade".into(),
+                identity: "node".into(),
+                protocol: Protocol::Tcp,
+                addr: target.ip(),
+                port: target.port(),
+            };
+            let served = server.serve(vec![listener]).await;
+            served.map_err(|error| infra(what)(&error))?;
+            let spec = ConnectSpec {
+                timeout_ms: 5_000,
+                ..ConnectSpec::new(Protocol::Tcp, target)
+            };
+            let report = client.connect(spec).await;
+            let _ = server.stop_serving(None, true).await;
+            let report = report.map_err(|error| infra(what)(&error))?;
+            let own = self.stage.plan().pod(&pod.name);
+            let own = own.map(|own| [IpAddr::from(own.ipv4), IpAddr::from(own.ipv6)]);
+            match report.attempts.first().map(|one| &one.outcome) {
+                Some(Outcome::Answered { peer, .. }) => {
+                    Ok(!own.is_some_and(|own| own.contains(&peer.ip())))
+                }
+                other => Err(infra(what)(&format!(
+                    "{} cannot reach {target}: {other:?}",
+                    pod.name
+                ))),
+            }
+        });
+        asked.await.copied().map(Some)
     }
 
     async fn serve(&self, pod: &Pod, agent: &Agent) -> Result<(), ClusterError> {
@@ -565,6 +630,7 @@ fn plan(site: &Site, case: &Case) -> Result<Plan, ClusterError> {
     let real = Real {
         cluster_cidrs: cidrs.collect(),
         service_cidrs: site.service_cidrs.clone(),
+        masquerades_to_nodes: false,
         nodes,
         outside,
     };
@@ -646,6 +712,15 @@ impl Cluster for RealCluster {
 
     fn built_in(&self) -> Duration {
         self.build
+    }
+
+    fn waited(&self) -> Duration {
+        self.waited
+    }
+
+    fn late(&self) -> Duration {
+        // Through the API server, the kubelet and the container runtime.
+        Duration::from_secs(3)
     }
 
     fn agent(&self, who: &str) -> Result<Agent, ClusterError> {

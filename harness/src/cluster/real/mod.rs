@@ -15,9 +15,11 @@
 pub mod agents;
 pub mod claims;
 mod cluster;
+pub mod existing;
 pub mod fit;
 mod manifests;
 mod names;
+pub mod opening;
 mod settle;
 mod site;
 

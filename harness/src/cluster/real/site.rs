@@ -92,6 +92,9 @@ pub struct Site {
     pub(super) register: Arc<Register>,
     /// Namespaces made so far.
     made: AtomicU64,
+    /// Whether the network gives what pods send to other nodes the address of the pod's node, by family; known from the first attempt that could
+    /// tell.
+    pub(super) masquerades: tokio::sync::OnceCell<bool>,
     /// What the cluster takes to follow a change.
     pub(super) pace: Pace,
 }
@@ -158,6 +161,7 @@ impl Site {
             outside: None,
             register: Arc::default(),
             made: AtomicU64::new(0),
+            masquerades: tokio::sync::OnceCell::new(),
             pace: Pace::default(),
         };
         told("the namespace of the agents");
@@ -204,25 +208,26 @@ impl Site {
 
     /// What it has and allows.
     pub fn facts(&self) -> Facts {
-        let has = |six: bool| {
-            let addresses = self.nodes.iter().map(|node| &node.addresses);
-            let mut families = addresses.map(|one| {
-                if six {
-                    !one.ipv6.is_unspecified()
-                } else {
-                    !one.ipv4.is_unspecified()
-                }
-            });
-            families.all(|has| has)
-        };
         Facts {
-            nodes: self.nodes.len(),
-            ipv4: has(false),
-            ipv6: has(true),
             outside: self.outside.is_some(),
-            instances: self.plans.instances.is_some(),
-            disruptive: self.plans.disruptive,
+            ..facts(
+                &self.nodes,
+                self.plans.instances.is_some(),
+                self.plans.disruptive,
+            )
         }
+    }
+
+    /// What a cluster has, before anything is made in it.
+    ///
+    /// # Errors
+    /// When it does not say.
+    pub async fn survey(
+        client: &Client,
+        instances: bool,
+        disruptive: bool,
+    ) -> Result<Facts, ClusterError> {
+        Ok(facts(&nodes(client).await?, instances, disruptive))
     }
 
     /// A name for the namespaces of an attempt.
@@ -365,10 +370,10 @@ impl Site {
         }
     }
 
-    /// Deletes everything of ours and waits until it is gone. Answers what is left.
-    pub async fn close(&self) -> Vec<String> {
-        let api: Api<Namespace> = Api::all(self.client.clone());
-        let ours = ListParams::default().labels(&format!("{}={}", manifests::RUN, self.plans.run));
+    /// Deletes everything of a run and waits until it is gone. Answers what is left.
+    pub async fn remove(client: &Client, run: &str) -> Vec<String> {
+        let api: Api<Namespace> = Api::all(client.clone());
+        let ours = ListParams::default().labels(&format!("{}={run}", manifests::RUN));
         let until = Instant::now() + CLOSED;
         loop {
             let left = match api.list(&ours).await {
@@ -382,26 +387,35 @@ impl Site {
             if names.is_empty() || Instant::now() > until {
                 return names;
             }
-            for namespace in &left {
-                if namespace.metadata.deletion_timestamp.is_none()
-                    && let Some(name) = &namespace.metadata.name
-                {
-                    let _ = api.delete(name, &DeleteParams::default()).await;
-                    // Pods that were terminated with a long grace period would keep the namespace that long.
-                    let pods: Api<Pod> = Api::namespaced(self.client.clone(), name);
-                    let at_once = DeleteParams::default().grace_period(0);
-                    let _ = pods
-                        .delete_collection(&at_once, &ListParams::default())
-                        .await;
-                }
+            for name in &names {
+                // Pods that were terminated with a long grace period would keep the namespace that long.
+                let pods: Api<Pod> = Api::namespaced(client.clone(), name);
+                let at_once = DeleteParams::default().grace_period(0);
+                let _ = pods
+                    .delete_collection(&at_once, &ListParams::default())
+                    .await;
+                let _ = api.delete(name, &DeleteParams::default()).await;
             }
-            sleep(POLL).await;
+            // A poll of a condition with a deadline.
+            sleep(POLL * 5).await;
         }
     }
 }
 
 /// Namespaces of many Pods take tens of seconds to go away.
 const CLOSED: Duration = Duration::from_secs(120);
+
+fn facts(nodes: &[SiteNode], instances: bool, disruptive: bool) -> Facts {
+    let addresses = || nodes.iter().map(|node| &node.addresses);
+    Facts {
+        nodes: nodes.len(),
+        ipv4: addresses().all(|one| !one.ipv4.is_unspecified()),
+        ipv6: addresses().all(|one| !one.ipv6.is_unspecified()),
+        outside: false,
+        instances,
+        disruptive,
+    }
+}
 
 /// What is wrong with a Pod that does not run yet, and whether it stays so.
 fn not_running(pod: &Value) -> Option<(String, bool)> {

@@ -162,7 +162,8 @@ impl Attempt<'_> {
             return Ok(port);
         }
         let Some(name) = &check.health_check_of else {
-            let ready = self.cluster.candidate().process().ready.http.as_ref();
+            let process = self.cluster.candidate().manifest.process.as_ref();
+            let ready = process.and_then(|process| process.ready.http.as_ref());
             // Only the null candidate gets here without one: others are skipped.
             return Ok(ready.map_or(DEFAULT_HEALTHZ, |http| http.port));
         };

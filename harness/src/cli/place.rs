@@ -1,0 +1,163 @@
+//! `--provider` and what belongs to it: where the clusters of a run come from.
+
+use std::{path::PathBuf, sync::Arc};
+
+use clap::{Args, ValueEnum};
+
+use super::{Failed, runtime};
+use crate::{
+    candidate::Candidate,
+    cluster::real::{
+        Instances,
+        existing::{Existing, ExistingError, Options},
+        opening::{Opening, Real},
+    },
+};
+
+/// Where clusters come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// Network namespaces on this machine, with an embedded API server; one world per attempt.
+    #[default]
+    Netns,
+    /// A cluster that exists already.
+    Kubeconfig,
+}
+
+/// Options about where clusters come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Clusters")]
+pub struct Place {
+    /// Where clusters come from.
+    #[arg(long, value_enum, default_value_t)]
+    provider: Kind,
+    /// With `--provider kubeconfig`: the file; by default the one that kubectl would use.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// With `--provider kubeconfig`: the context; by default the current one.
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
+    /// With `--provider kubeconfig`: use it although its name looks like production.
+    #[arg(long)]
+    i_know_what_i_do: bool,
+    /// With `--provider kubeconfig`: also run cases that restart the candidate and change its nodes. They run one at a time.
+    #[arg(long)]
+    disruptive: bool,
+    /// With `--provider kubeconfig`: image of the agents, as the nodes can have it. `harness image` writes one.
+    #[arg(long, value_name = "IMAGE", env = "HARNESS_AGENT_IMAGE")]
+    agent_image: Option<String>,
+    /// With `--candidate installed`: the candidate's Pods, such as `kube-system/k8s-app=kube-proxy`, so that cases can look after them.
+    #[arg(long, value_name = "NAMESPACE/LABELS")]
+    candidate_pods: Option<String>,
+}
+
+impl Place {
+    /// The cluster of a run, where it is not a world per attempt. Looks at it and changes nothing.
+    pub(super) fn real(
+        &self,
+        candidate: &Candidate,
+        run_id: &str,
+    ) -> Result<Option<Arc<Real>>, Failed> {
+        if let Some(flag) = self.misplaced() {
+            return Err(Failed::usage(flag));
+        }
+        let opening: Box<dyn Opening> = match self.provider {
+            Kind::Netns => {
+                if candidate.is_installed() {
+                    return Err(Failed::usage(
+                        "--candidate installed is what runs in a cluster already: it needs --provider kubeconfig",
+                    ));
+                }
+                return Ok(None);
+            }
+            Kind::Kubeconfig => Box::new(self.existing(candidate, run_id)?),
+        };
+        Ok(Some(Arc::new(Real::new(opening))))
+    }
+
+    fn existing(&self, candidate: &Candidate, run_id: &str) -> Result<Existing, Failed> {
+        if !candidate.is_installed() {
+            return Err(Failed::usage(
+                "with --provider kubeconfig the candidate is what runs in the cluster: say --candidate installed",
+            ));
+        }
+        if self.agent_image.is_none() {
+            return Err(Failed::usage(
+                "--provider kubeconfig needs --agent-image: 'harness image' writes an image to push to a registry of the cluster's, or to load into its nodes",
+            ));
+        }
+        let instances = self.candidate_pods.as_deref().map(instances).transpose()?;
+        let options = Options {
+            kubeconfig: self.kubeconfig.clone(),
+            context: self.context.clone(),
+            trusted: self.i_know_what_i_do,
+            image: self.agent_image.clone(),
+            instances,
+            disruptive: self.disruptive,
+        };
+        let found = runtime()?.block_on(Existing::find(options, short(run_id)));
+        found.map_err(|error| match error {
+            ExistingError::Usage(message) => Failed::usage(message),
+            ExistingError::Cluster(error) => Failed::infra(error),
+        })
+    }
+
+    /// An option that says nothing with this provider.
+    fn misplaced(&self) -> Option<String> {
+        let of_kubeconfig = [
+            ("--kubeconfig", self.kubeconfig.is_some()),
+            ("--context", self.context.is_some()),
+            ("--i-know-what-i-do", self.i_know_what_i_do),
+            ("--disruptive", self.disruptive),
+            ("--candidate-pods", self.candidate_pods.is_some()),
+        ];
+        let mut given = of_kubeconfig.into_iter().filter(|(_, given)| *given);
+        let (flag, _) = given.next().filter(|_| self.provider != Kind::Kubeconfig)?;
+        Some(format!("{flag} needs --provider kubeconfig"))
+    }
+}
+
+/// `NAMESPACE/LABELS`.
+fn instances(text: &str) -> Result<Instances, Failed> {
+    let wrong = || {
+        Failed::usage(format!(
+            "--candidate-pods {text}: want a namespace and labels, such as kube-system/k8s-app=kube-proxy"
+        ))
+    };
+    let (namespace, selector) = text.split_once('/').ok_or_else(wrong)?;
+    if namespace.is_empty() || !selector.contains('=') {
+        return Err(wrong());
+    }
+    Ok(Instances {
+        namespace: namespace.into(),
+        selector: selector.into(),
+    })
+}
+
+/// A name for everything of a run in a cluster: short, so that the names of namespaces and Pods are not too long, and no other run's.
+fn short(run_id: &str) -> String {
+    let digest = xxhash_rust::xxh3::xxh3_64(run_id.as_bytes());
+    format!("harness-{:06x}", digest & 0xff_ffff)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_of_a_candidate_are_named_by_namespace_and_labels() {
+        let found = instances("kube-system/app.kubernetes.io/name=x,tier=node").unwrap();
+        assert_eq!(found.namespace, "kube-system");
+        assert_eq!(found.selector, "app.kubernetes.io/name=x,tier=node");
+        for wrong in ["kube-system", "/a=b", "kube-system/kube-proxy", ""] {
+            assert!(instances(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn names_of_runs_are_short_and_their_own() {
+        let (one, other) = (short("20261126-1-x"), short("20261126-2-x"));
+        assert_ne!(one, other);
+        assert_eq!(one.len(), 14);
+    }
+}

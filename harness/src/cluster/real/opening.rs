@@ -1,0 +1,154 @@
+//! A provider whose cluster is opened when the run begins: what it can do is known before, so that the plan can say what it skips.
+//!
+//! Each thing that is done to the cluster is told with its time, and the first that fails decides every attempt: by the candidate where it did
+//! not get ready, as infrastructure trouble otherwise. So there is a report in any case, and it says why.
+
+use std::{
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Instant,
+};
+
+use async_trait::async_trait;
+use futures::future::BoxFuture;
+use reports::event::SetupFinished;
+
+use super::{
+    super::{Cluster, ClusterError, Provider, Settings},
+    Site,
+    fit::{self, Facts},
+};
+use crate::{candidate::Candidate, scenario::Case};
+
+/// How a cluster is made or found, and what is done to it afterwards.
+pub trait Opening: std::fmt::Debug + Send + Sync {
+    /// As `--provider` names it.
+    fn name(&self) -> &'static str;
+
+    /// What the cluster will have and allow.
+    fn facts(&self) -> Facts;
+
+    /// Makes the cluster ready for attempts with the candidate.
+    fn open<'a>(
+        &'a self,
+        candidate: &'a Candidate,
+        told: &'a Told,
+    ) -> BoxFuture<'a, Result<Arc<Site>, ClusterError>>;
+
+    /// Takes away what was made, whether it was opened or only partly. `failed`: something is to be found out from what it leaves.
+    fn close<'a>(
+        &'a self,
+        site: Option<Arc<Site>>,
+        failed: bool,
+        told: &'a Told,
+    ) -> BoxFuture<'a, ()>;
+}
+
+/// Who hears what is done to a cluster.
+pub struct Told {
+    finished: Box<dyn Fn(SetupFinished) + Send + Sync>,
+    waiting: Box<dyn Fn(&str) + Send + Sync>,
+}
+
+impl Told {
+    /// Everything that ends is told to the first, and what is waited for meanwhile to the second.
+    pub fn new(
+        finished: impl Fn(SetupFinished) + Send + Sync + 'static,
+        waiting: impl Fn(&str) + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            finished: Box::new(finished),
+            waiting: Box::new(waiting),
+        }
+    }
+
+    /// What is waited for now.
+    pub fn waits(&self, what: &str) {
+        (self.waiting)(what);
+    }
+
+    /// Does something and tells how long it took.
+    pub async fn step<T, E: std::fmt::Display>(
+        &self,
+        what: &str,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        self.waits(what);
+        let began = Instant::now();
+        let result = work.await;
+        (self.finished)(SetupFinished {
+            what: what.into(),
+            duration_ms: began.elapsed().as_secs_f64() * 1e3,
+            failed: result.as_ref().err().map(ToString::to_string),
+        });
+        result
+    }
+
+    /// Tells of something that was timed elsewhere.
+    pub fn finished(&self, setup: SetupFinished) {
+        (self.finished)(setup);
+    }
+}
+
+/// A provider that has to be opened first.
+#[derive(Debug)]
+pub struct Real {
+    opening: Box<dyn Opening>,
+    site: OnceLock<Result<Arc<Site>, ClusterError>>,
+    /// Whether it was closed; what was never opened needs that, too.
+    closed: Mutex<bool>,
+}
+
+impl Real {
+    /// A cluster that is made or found so.
+    pub fn new(opening: Box<dyn Opening>) -> Self {
+        Self {
+            opening,
+            site: OnceLock::new(),
+            closed: Mutex::new(false),
+        }
+    }
+
+    /// Opens it; attempts may begin afterwards, whatever came of it.
+    pub async fn open(&self, candidate: &Candidate, told: &Told) -> Result<(), ClusterError> {
+        let opened = self.opening.open(candidate, told).await;
+        let result = opened.as_ref().map(drop).map_err(Clone::clone);
+        let _ = self.site.set(opened);
+        result
+    }
+
+    /// Takes away what was made.
+    pub async fn close(&self, failed: bool, told: &Told) {
+        let was_closed = {
+            let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *closed, true)
+        };
+        if !was_closed {
+            let site = self.site.get().and_then(|site| site.as_ref().ok()).cloned();
+            self.opening.close(site, failed, told).await;
+        }
+    }
+}
+
+#[async_trait]
+impl Provider for Arc<Real> {
+    fn name(&self) -> &'static str {
+        self.opening.name()
+    }
+
+    fn cannot(&self, case: &Case) -> Option<String> {
+        fit::cannot(case, &self.opening.facts())
+    }
+
+    async fn build(
+        &self,
+        case: &Arc<Case>,
+        candidate: &Candidate,
+        settings: Settings,
+    ) -> Result<(Arc<Case>, Box<dyn Cluster>), ClusterError> {
+        match self.site.get() {
+            Some(Ok(site)) => site.build(case, candidate, settings).await,
+            Some(Err(error)) => Err(error.clone()),
+            None => Err(ClusterError::Infra("the cluster was not opened".into())),
+        }
+    }
+}
