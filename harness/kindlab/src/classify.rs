@@ -4,6 +4,7 @@
 //! transcripts in `tests/transcripts`) and from the sources of kind; what no row knows becomes [`KindError::Other`] with the command and its last words.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use crate::error::KindError;
 use crate::log::{Ended, quoted};
@@ -98,7 +99,7 @@ const TABLE: &[Row] = &[
         ],
         means: |transcript, _| KindError::UnknownCluster {
             name: value_of(transcript, "--name").unwrap_or_default(),
-            there: Vec::new(),
+            there: None,
         },
     },
     Row {
@@ -121,11 +122,25 @@ const TABLE: &[Row] = &[
             &["pull access denied"],
             &["manifest unknown"],
             &["image not known"],
+            &["not present locally"],
         ],
         means: |transcript, detail| KindError::ImageMissing {
-            image: value_of(transcript, "--image").unwrap_or_else(|| quoted_in(&detail)),
-            detail,
+            image: image_in(&detail)
+                .or_else(|| value_of(transcript, "--image"))
+                .unwrap_or_else(|| "?".to_owned()),
+            // Why it could not be pulled is in another line.
+            detail: last_words(&transcript.stderr),
         },
+    },
+    Row {
+        words: &[
+            &["ctr: unrecognized image format"],
+            &["ctr: archive/tar"],
+            &["ctr: failed to ingest"],
+            &["error: stat ", "no such file or directory"],
+            &["invalid tar header"],
+        ],
+        means: |_, detail| KindError::BadArchive { detail },
     },
     Row {
         words: &[
@@ -148,13 +163,18 @@ const TABLE: &[Row] = &[
             &["invalid pod subnet"],
             &["invalid service subnet"],
             &["invalid configuration for node"],
+            &["is not a valid node role"],
+            &["unknown flag"],
             &["error reading file"],
             &["invalid reference format"],
             &["unrecognized feature gate"],
             &["failed to apply", "patch"],
             &["error unmarshaling"],
         ],
-        means: |_, detail| KindError::BadConfig { detail },
+        // What is wrong with it may be in the lines that follow.
+        means: |transcript, _| KindError::BadConfig {
+            detail: last_words(&transcript.stderr),
+        },
     },
     Row {
         words: &[
@@ -175,9 +195,23 @@ const TABLE: &[Row] = &[
             detail,
         },
     },
+    // kubeadm waits for a minute or four for each of its phases, depending on its version.
     Row {
         words: &[
-            &["is not running"],
+            &["error execution phase", "timed out"],
+            &["error execution phase", "deadline"],
+            &["timed out waiting for the condition"],
+            &["context deadline exceeded"],
+        ],
+        means: |_, detail| KindError::Timeout {
+            what: "a phase of kubeadm".to_owned(),
+            after: None,
+            detail,
+        },
+    },
+    Row {
+        words: &[
+            &["container", "is not running"],
             &["no such container"],
             &["container state improper"],
             &["no such object"],
@@ -192,18 +226,7 @@ const TABLE: &[Row] = &[
         words: &[&["could not find a log line that matches"]],
         means: |_, detail| KindError::Timeout {
             what: "the start of a node's systemd".to_owned(),
-            after: std::time::Duration::from_secs(30),
-            detail,
-        },
-    },
-    Row {
-        words: &[
-            &["timed out waiting for the condition"],
-            &["context deadline exceeded"],
-        ],
-        means: |transcript, detail| KindError::Timeout {
-            what: format!("what `{}` waits for", quoted(&transcript.argv)),
-            after: std::time::Duration::from_secs(240),
+            after: Some(Duration::from_secs(30)),
             detail,
         },
     },
@@ -214,13 +237,17 @@ pub fn classify(transcript: &Transcript) -> KindError {
     // Spinners and progress are of no interest, and the words may be spread over both streams.
     let text = format!("{}\n{}", transcript.stderr, transcript.stdout);
     for row in TABLE {
-        // All words of a group have to be in one line: a log of 200 lines has every word somewhere.
-        let found = text.lines().find(|line| {
-            let line = line.to_lowercase();
-            row.words
-                .iter()
-                .any(|group| group.iter().all(|word| line.contains(word)))
-        });
+        // All words of a group have to be in one line: a log of 200 lines has every word somewhere. Of several such lines the shortest says it best; others
+        // are dumps that have it in them.
+        let found = text
+            .lines()
+            .filter(|line| {
+                let line = line.to_lowercase();
+                row.words
+                    .iter()
+                    .any(|group| group.iter().all(|word| line.contains(word)))
+            })
+            .min_by_key(|line| line.len());
         if let Some(line) = found {
             return (row.means)(transcript, tidy(line));
         }
@@ -269,19 +296,56 @@ pub(crate) fn last_words(text: &str) -> String {
     if lines.is_empty() {
         return "nothing".to_owned();
     }
-    // kind's own error first, if there is one: what follows it is the output of the command that failed.
-    let from = lines
+    // kind's own error, if there is one, and what the command that it ran said last. kubeadm ends with a stack trace.
+    let own = lines.iter().rposition(|line| line.starts_with("ERROR:"));
+    let last = lines
         .iter()
-        .rposition(|line| line.starts_with("ERROR:"))
-        .unwrap_or_else(|| lines.len().saturating_sub(3));
-    let mut words = lines[from..].join(" / ");
-    const ENOUGH: usize = 600;
+        .rposition(|line| line.to_lowercase().starts_with("error") || line.contains(": Error "))
+        .filter(|last| own.is_none_or(|own| *last > own));
+    let said = |from: usize| {
+        let lines = lines[from..].iter().filter(|line| !is_klog(line));
+        lines
+            .take(3)
+            .map(|line| without_arguments(line))
+            .collect::<Vec<_>>()
+            .join(" / ")
+    };
+    let mut words = match (own, last) {
+        (Some(own), Some(last)) => format!("{} / {}", without_arguments(&lines[own]), lines[last]),
+        (None, Some(last)) => lines[last].clone(),
+        (Some(own), None) => said(own),
+        (None, None) => said(lines.len().saturating_sub(3)),
+    };
+    const ENOUGH: usize = 1000;
     if words.len() > ENOUGH {
         let end = words.floor_char_boundary(ENOUGH);
         words.truncate(end);
         words.push_str(" ...");
     }
     words
+}
+
+/// `I1126 13:45:58.642485     117 ...`: what Kubernetes' programs write while all is well, and while it is not.
+fn is_klog(line: &str) -> bool {
+    let mut chars = line.chars();
+    chars.next().is_some_and(|char| "IWE".contains(char))
+        && chars.by_ref().take(4).filter(char::is_ascii_digit).count() == 4
+}
+
+/// kind writes whole commands into its errors: the program, its verb and its object are enough of them.
+fn without_arguments(line: &str) -> String {
+    let parts = || {
+        let (before, rest) = line.split_once("command \"")?;
+        let (command, after) = rest.split_once("\" failed with")?;
+        let words: Vec<&str> = command.split(' ').collect();
+        (words.len() > 6).then(|| {
+            format!(
+                "{before}command \"{} ...\" failed with{after}",
+                words[..6].join(" ")
+            )
+        })
+    };
+    parts().unwrap_or_else(|| line.to_owned())
 }
 
 /// A line without colours, without what a terminal would have overwritten, and not too long.
@@ -301,7 +365,7 @@ fn tidy(line: &str) -> String {
         }
     }
     let plain = plain.trim().trim_start_matches("Command Output: ");
-    plain.chars().take(400).collect()
+    plain.chars().take(1000).collect()
 }
 
 fn engine_of(transcript: &Transcript) -> String {
@@ -323,14 +387,24 @@ fn value_of(transcript: &Transcript, flag: &str) -> Option<String> {
     words.next().cloned()
 }
 
-/// What is in quotation marks in an engine's words about an image, or the last word.
-fn quoted_in(detail: &str) -> String {
-    let mut parts = detail.split(['"', '\'']);
-    parts
-        .nth(1)
-        .or_else(|| detail.split_whitespace().last())
-        .unwrap_or("?")
-        .to_owned()
+/// The image in `failed to pull image "X"`, `image: "X" not present`, `No such image: X` or `Error: X: image not known`.
+fn image_in(line: &str) -> Option<String> {
+    let quoted = |after: &str| {
+        let (_, rest) = line.split_once(after)?;
+        rest.split_once('"').map(|(image, _)| image)
+    };
+    let plain = || {
+        let at = line.to_lowercase().find("no such image: ")?;
+        line[at + "no such image: ".len()..]
+            .split(['"', ' '])
+            .next()
+    };
+    let podman = || line.strip_suffix(": image not known")?.rsplit(' ').next();
+    quoted("image \"")
+        .or_else(|| quoted("image: \""))
+        .or_else(plain)
+        .or_else(podman)
+        .map(|image| image.trim_end_matches('.').to_owned())
 }
 
 /// The port in `Bind for 127.0.0.1:6443 failed`, `listen tcp4 0.0.0.0:80: bind: ...` or `host port for [::1]:80:[fc00::2]:8080/tcp`.
@@ -360,29 +434,14 @@ fn port_after_address(word: &str) -> Option<u16> {
     rest[..digits].parse().ok()
 }
 
+/// The container of `docker exec --privileged -i NODE COMMAND`, run by kind or by us.
 fn node_in(transcript: &Transcript) -> String {
-    // `docker exec [flags] NODE COMMAND ...`: the engine says the name where it says which one.
-    let text = format!("{}\n{}", transcript.stderr, transcript.stdout);
-    let word = text
-        .split_whitespace()
-        .map(|word| word.trim_matches(['"', '\'', ',', ':', '.']))
-        .find(|word| {
-            transcript
-                .argv
-                .iter()
-                .skip(1)
-                .any(|argument| argument == word)
-                && word.contains('-')
-        });
-    word.map(str::to_owned)
-        .or_else(|| {
-            transcript
-                .argv
-                .iter()
-                .skip(2)
-                .find(|word| !word.starts_with('-'))
-                .cloned()
-        })
+    fn of<'a>(mut words: impl Iterator<Item = &'a str>) -> Option<String> {
+        words.find(|word| *word == "exec")?;
+        words.find(|word| !word.starts_with('-')).map(str::to_owned)
+    }
+    of(transcript.argv.iter().map(String::as_str))
+        .or_else(|| of(transcript.stderr.split_whitespace()))
         .unwrap_or_else(|| "?".to_owned())
 }
 
@@ -441,12 +500,16 @@ mod tests {
     fn the_last_words_are_plain() {
         assert_eq!(last_words(""), "nothing");
         assert_eq!(
+            last_words("ERROR: oh\n\nCommand Output: I1 x\nerror: no\nat main.go\n"),
+            "ERROR: oh / error: no"
+        );
+        assert_eq!(
             last_words(
                 " \u{2022} Preparing \r \u{1b}[31mERROR\u{1b}[0m: failed to create cluster\n\nCommand Output: oh\n"
             ),
             "ERROR: failed to create cluster / oh"
         );
         assert_eq!(last_words("a\nb\nc\nd\n"), "b / c / d");
-        assert!(last_words(&"ä".repeat(2000)).len() < 620);
+        assert!(last_words(&"ä".repeat(2000)).len() < 1010);
     }
 }

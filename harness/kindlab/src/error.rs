@@ -98,6 +98,14 @@ pub enum KindError {
         /// References there that look like it, or all.
         there: Vec<String>,
     },
+    /// An image archive is none.
+    #[error(
+        "the image archive cannot be read: write it again, as OCI or Docker archive; it said: {detail}"
+    )]
+    BadArchive {
+        /// The words of containerd in the node, or of the engine.
+        detail: String,
+    },
     /// A port that was asked for is taken.
     #[error(
         "port {port} of this machine is in use: end who listens there (`ss -ltnp`), or leave the choice of the port to kind; it said: {detail}"
@@ -117,22 +125,12 @@ pub enum KindError {
         name: String,
     },
     /// There is no cluster of that name.
-    #[error("there is no cluster named {name:?}: there is {}", list(.there))]
+    #[error("there is no cluster named {name:?}: {}", clusters(.there))]
     UnknownCluster {
         /// The name that was asked for.
         name: String,
-        /// The names of those that exist.
-        there: Vec<String>,
-    },
-    /// The cluster has no node of that name.
-    #[error("cluster {cluster} has no node named {name:?}: it has {}", list(.there))]
-    UnknownNode {
-        /// The cluster's name.
-        cluster: String,
-        /// The name that was asked for.
-        name: String,
-        /// The names of those that exist.
-        there: Vec<String>,
+        /// The names of those that exist, if anybody asked.
+        there: Option<Vec<String>>,
     },
     /// This kind is too old for what is asked of it.
     #[error("kind {found} is too old, because {why}: install kind {needed} or newer")]
@@ -180,12 +178,12 @@ pub enum KindError {
         state: String,
     },
     /// Something did not happen in time.
-    #[error("{what} took longer than {} s: the machine is too slow or overloaded, or it hangs; the last words were: {detail}", .after.as_secs())]
+    #[error("{what} took {}: the machine is too slow or overloaded, or it hangs; the last words were: {detail}", too_long(.after))]
     Timeout {
         /// The condition that was waited for.
         what: String,
-        /// How long it was waited for.
-        after: Duration,
+        /// How long it was waited for; none if somebody else waited who does not say.
+        after: Option<Duration>,
         /// What was said last, if anything.
         detail: String,
     },
@@ -255,10 +253,10 @@ impl KindError {
             Self::OutOfInotify { .. } => "OutOfInotify",
             Self::ImageMissing { .. } => "ImageMissing",
             Self::NotLoaded { .. } => "NotLoaded",
+            Self::BadArchive { .. } => "BadArchive",
             Self::PortInUse { .. } => "PortInUse",
             Self::NameTaken { .. } => "NameTaken",
             Self::UnknownCluster { .. } => "UnknownCluster",
-            Self::UnknownNode { .. } => "UnknownNode",
             Self::OldKind { .. } => "OldKind",
             Self::CgroupV1 { .. } => "CgroupV1",
             Self::BadConfig { .. } => "BadConfig",
@@ -280,8 +278,8 @@ impl KindError {
             self,
             Self::NameTaken { .. }
                 | Self::UnknownCluster { .. }
-                | Self::UnknownNode { .. }
                 | Self::BadConfig { .. }
+                | Self::BadArchive { .. }
                 | Self::BadFile { .. }
         )
     }
@@ -318,6 +316,20 @@ pub enum Warning {
         "KIND_EXPERIMENTAL_PROVIDER={0:?} is ignored, as kind ignores it: it knows docker, podman, nerdctl, finch and nerdctl.lima"
     )]
     UnknownProvider(String),
+}
+
+fn too_long(after: &Option<Duration>) -> String {
+    match after {
+        Some(after) => format!("longer than {} s", after.as_secs()),
+        None => "too long".to_owned(),
+    }
+}
+
+fn clusters(there: &Option<Vec<String>>) -> String {
+    match there {
+        Some(names) => format!("there is {}", list(names)),
+        None => "`kind get clusters` lists those that exist".to_owned(),
+    }
 }
 
 fn list(names: &[String]) -> String {

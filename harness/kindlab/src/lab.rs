@@ -346,9 +346,14 @@ impl Kind {
             private.remove();
             return Err(and_then(error, forgotten));
         }
-        let error = match &spec.failure_logs {
-            Some(directory) if !cancel.is_cancelled() => explained(&tools, &name, directory, error),
-            _ => error,
+        let error = if cancel.is_cancelled() {
+            error
+        } else {
+            let logs = spec
+                .failure_logs
+                .clone()
+                .unwrap_or_else(|| private.file("logs"));
+            explained(&tools, &name, &logs, error)
         };
         Err(and_then(
             error,
@@ -389,19 +394,30 @@ impl Kind {
     }
 }
 
-/// Exports the logs of what failed, and takes a better explanation from them if there is one.
+/// Exports the logs of what failed, and takes a better explanation from them or from the nodes' containers, if there is one: kind itself only sees that a
+/// command in a node did not come back, or that kubeadm waited in vain.
 fn explained(tools: &Tools, name: &str, directory: &Path, error: KindError) -> KindError {
-    let exported = tools.kind.export_logs(name, directory);
-    if exported.is_err() || !matches!(error, KindError::Other { .. } | KindError::Timeout { .. }) {
+    // Nodes that are down have some logs, and make it fail.
+    let _ = tools.kind.export_logs(name, directory);
+    if !matches!(
+        error,
+        KindError::Other { .. } | KindError::Timeout { .. } | KindError::NodeGone { .. }
+    ) {
         return error;
     }
     let logs = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    logs.flat_map(|node| {
-        ["kubelet.log", "serial.log", "containerd.log"].map(|file| node.path().join(file))
-    })
-    .filter_map(|file| std::fs::read(file).ok())
-    .find_map(|log| cause_in_log(&String::from_utf8_lossy(&log)))
-    .unwrap_or(error)
+    let cause = logs
+        .flat_map(|node| ["kubelet.log", "serial.log"].map(|file| node.path().join(file)))
+        .filter_map(|file| std::fs::read(file).ok())
+        .find_map(|log| cause_in_log(&String::from_utf8_lossy(&log)));
+    if let Some(cause) = cause {
+        return cause;
+    }
+    let nodes = crate::cluster::nodes(&tools.engine, name).unwrap_or_default();
+    match nodes.iter().find(|node| !node.running) {
+        Some(node) => node.gone(),
+        None => error,
+    }
 }
 
 fn open_now(tools: &Tools, name: &str, cancel: &Cancel) -> Result<Cluster> {
@@ -411,7 +427,7 @@ fn open_now(tools: &Tools, name: &str, cancel: &Cancel) -> Result<Cluster> {
     if !there.iter().any(|cluster| cluster == name) {
         return Err(KindError::UnknownCluster {
             name: name.to_owned(),
-            there,
+            there: Some(there),
         });
     }
     let marker = owned::visit(&under.engine, name)?;

@@ -175,7 +175,7 @@ pub(crate) async fn start(
                 finish(Ended::Deadline, String::new());
                 return Err(KindError::Timeout {
                     what: format!("the start of container {}", outside.name),
-                    after: START,
+                    after: Some(START),
                     detail: "nothing".to_owned(),
                 });
             }

@@ -47,7 +47,7 @@ pub(crate) fn remove(
         if Instant::now() >= deadline {
             return Err(KindError::Timeout {
                 what: format!("the removal of cluster {name}"),
-                after: DEADLINE,
+                after: Some(DEADLINE),
                 detail: format!("there still is {}", of_cluster(engine, name)?.join(", ")),
             });
         }

@@ -293,7 +293,7 @@ impl Finished {
         match self.ended {
             Ended::Deadline => KindError::Timeout {
                 what: self.what.clone(),
-                after: self.deadline,
+                after: Some(self.deadline),
                 detail: crate::classify::last_words(&stderr),
             },
             Ended::Cancelled => KindError::Cancelled {
