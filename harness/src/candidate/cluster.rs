@@ -192,7 +192,9 @@ impl TryFrom<RawRemoval> for Removal {
                 namespace,
                 name,
             })),
-            _ => Err("say either 'installed: kube-proxy' (or kindnet), or apiVersion, kind and name of an object, and its namespace if it has one"),
+            _ => Err(
+                "say either 'installed: kube-proxy' (or kindnet), or apiVersion, kind and name of an object, and its namespace if it has one",
+            ),
         }
     }
 }

@@ -127,7 +127,10 @@ impl ClusterVariables {
             "API_SERVER_HOST" => self.api_server_host.clone(),
             "API_SERVER_PORT" => self.api_server_port.to_string(),
             "API_SERVER_URL" => match self.api_server_host.contains(':') {
-                true => format!("https://[{}]:{}", self.api_server_host, self.api_server_port),
+                true => format!(
+                    "https://[{}]:{}",
+                    self.api_server_host, self.api_server_port
+                ),
                 false => format!("https://{}:{}", self.api_server_host, self.api_server_port),
             },
             "CLUSTER_CIDR" => all(&self.cluster_cidrs),
@@ -193,7 +196,10 @@ impl Part {
             if file.name.contains('/') || file.name.is_empty() || file.name.starts_with('.') {
                 return Err(self.problem(
                     &file.name,
-                    format!("'{}' is not a file name: files are written into $(DIR)", file.name),
+                    format!(
+                        "'{}' is not a file name: files are written into $(DIR)",
+                        file.name
+                    ),
                 ));
             }
             strict(&file.content)?;
@@ -215,12 +221,17 @@ impl Part {
                     let found = self.directory.join(strict(path)?);
                     // What a command or 'files' puts into the scratch directory is not there yet.
                     let later = found.starts_with("/scratch");
-                    if !later && !(if directory { found.is_dir() } else { found.is_file() }) {
+                    if !later
+                        && !(if directory {
+                            found.is_dir()
+                        } else {
+                            found.is_file()
+                        })
+                    {
                         let what = if directory { "directory" } else { "file" };
-                        return Err(self.problem(
-                            path,
-                            format!("there is no {what} '{}'", found.display()),
-                        ));
+                        return Err(
+                            self.problem(path, format!("there is no {what} '{}'", found.display()))
+                        );
                     }
                     if directory {
                         self.kustomize()?;
@@ -241,7 +252,10 @@ impl Part {
                         if used && !self.spec.images.contains(&ImageSource::Name(image)) {
                             return Err(self.problem(
                                 &format!("$(IMAGE:{})", image.name()),
-                                format!("'images' does not have '- name: {}', so no node would have it", image.name()),
+                                format!(
+                                    "'images' does not have '- name: {}', so no node would have it",
+                                    image.name()
+                                ),
                             ));
                         }
                     }
@@ -306,24 +320,25 @@ impl Part {
             file: self.file.clone(),
             message,
         };
-        let scratch = tempfile::tempdir()
-            .map_err(|error| unusable(format!("a directory for its files cannot be made: {error}")))?;
+        let scratch = tempfile::tempdir().map_err(|error| {
+            unusable(format!("a directory for its files cannot be made: {error}"))
+        })?;
         let scratch = scratch.path();
         for file in &self.spec.files {
             let content = self.strict(&file.content, variables, scratch)?;
-            std::fs::write(scratch.join(&file.name), content).map_err(|error| {
-                unusable(format!("'{}' cannot be written: {error}", file.name))
-            })?;
+            std::fs::write(scratch.join(&file.name), content)
+                .map_err(|error| unusable(format!("'{}' cannot be written: {error}", file.name)))?;
         }
         for source in &self.spec.manifests {
             let (name, text) = self.read(source, variables, scratch).await?;
             let lookup = |name: &str| variables.value(name, scratch);
-            let text = substitute(&text, source.variables, &lookup).map_err(|error| match source
-                .origin
-            {
-                Origin::Inline(_) => self.unknown(&error),
-                _ => unusable(format!("{name}: {error}")),
-            })?;
+            let text =
+                substitute(&text, source.variables, &lookup).map_err(|error| {
+                    match source.origin {
+                        Origin::Inline(_) => self.unknown(&error),
+                        _ => unusable(format!("{name}: {error}")),
+                    }
+                })?;
             out.push(Rendered { source: name, text });
         }
         Ok(())
@@ -339,21 +354,16 @@ impl Part {
         match &source.origin {
             Origin::Inline(text) => Ok((self.file.clone(), text.clone())),
             Origin::File(path) => {
-                let path = self
-                    .directory
-                    .join(self.strict(path, variables, scratch)?);
-                let text = std::fs::read_to_string(&path).map_err(|error| {
-                    CandidateError::Unusable {
+                let path = self.directory.join(self.strict(path, variables, scratch)?);
+                let text =
+                    std::fs::read_to_string(&path).map_err(|error| CandidateError::Unusable {
                         file: self.file.clone(),
                         message: format!("'{}' cannot be read: {error}", path.display()),
-                    }
-                })?;
+                    })?;
                 Ok((path.display().to_string(), text))
             }
             Origin::Kustomize(path) => {
-                let path = self
-                    .directory
-                    .join(self.strict(path, variables, scratch)?);
+                let path = self.directory.join(self.strict(path, variables, scratch)?);
                 let (program, verb) = self.kustomize()?;
                 let path = path.display().to_string();
                 self.run(&program, &[verb.into(), path]).await
@@ -403,8 +413,8 @@ impl Part {
             let last = lines[lines.len().saturating_sub(10)..].join("\n");
             return Err(failed(format!("{}:\n{last}", output.status)));
         }
-        let text = String::from_utf8(output.stdout)
-            .map_err(|_| failed("its output is no text".into()))?;
+        let text =
+            String::from_utf8(output.stdout).map_err(|_| failed("its output is no text".into()))?;
         if text.trim().is_empty() {
             return Err(failed("it printed nothing".into()));
         }

@@ -327,8 +327,7 @@ impl Candidate {
     ) -> Result<Self, CandidateError> {
         let name: Arc<str> = file.into();
         let manifest: Manifest = load::parse(&name, text)?;
-        let lacks_form =
-            || load::at_key(&name, text, "name", form.missing().into());
+        let lacks_form = || load::at_key(&name, text, "name", form.missing().into());
         let source = Source {
             name: file.into(),
             text: None,
@@ -534,7 +533,9 @@ fn parts(
     above: &mut Vec<String>,
 ) -> Result<Vec<Part>, CandidateError> {
     let Some(spec) = &manifest.cluster else {
-        return Err(load::at_key(&file.into(), text, "name", Form::Cluster.missing().into()).into());
+        return Err(
+            load::at_key(&file.into(), text, "name", Form::Cluster.missing().into()).into(),
+        );
     };
     let directory = match built_in(file) {
         Some(_) => current.to_owned(),

@@ -109,18 +109,38 @@ mod tests {
     fn what_is_ours_and_what_is_not() {
         use VariablePolicy::{Known, None, Strict};
         let table = [
-            (Strict, "a $(HOST):$(IMAGE:probe)", "a control-plane:probe:1"),
-            (Strict, "--node=$$(NODE_NAME) $(HOST)", "--node=$(NODE_NAME) control-plane"),
+            (
+                Strict,
+                "a $(HOST):$(IMAGE:probe)",
+                "a control-plane:probe:1",
+            ),
+            (
+                Strict,
+                "--node=$$(NODE_NAME) $(HOST)",
+                "--node=$(NODE_NAME) control-plane",
+            ),
             (Strict, "$$$(X)", "$$(X)"),
             (Strict, "$HOST ${HOST} 5$", "$HOST ${HOST} 5$"),
-            (Known, "$(NODE_NAME) $$(HOST) $(HOST)", "$(NODE_NAME) $$(HOST) control-plane"),
-            (Known, "x=$(cat /etc/$(HOST))", "x=$(cat /etc/control-plane)"),
+            (
+                Known,
+                "$(NODE_NAME) $$(HOST) $(HOST)",
+                "$(NODE_NAME) $$(HOST) control-plane",
+            ),
+            (
+                Known,
+                "x=$(cat /etc/$(HOST))",
+                "x=$(cat /etc/control-plane)",
+            ),
             (Known, "$(", "$("),
             (Known, "$(no end", "$(no end"),
             (None, "$(HOST) $(ENV:UNSET)", "$(HOST) $(ENV:UNSET)"),
         ];
         for (policy, text, want) in table {
-            assert_eq!(substitute(text, policy, &lookup).as_deref(), Ok(want), "{text}");
+            assert_eq!(
+                substitute(text, policy, &lookup).as_deref(),
+                Ok(want),
+                "{text}"
+            );
         }
     }
 
@@ -128,14 +148,20 @@ mod tests {
     fn what_means_nothing_is_told() {
         use VariablePolicy::{Known, Strict};
         let table = [
-            (Strict, "a $(NODE_NAME) b", "unknown variable '$(NODE_NAME)' (write '$$(NODE_NAME)'"),
+            (
+                Strict,
+                "a $(NODE_NAME) b",
+                "unknown variable '$(NODE_NAME)' (write '$$(NODE_NAME)'",
+            ),
             (Strict, "$(hostname -f)", "'$(hostname -f)'"),
             (Strict, "$(HOST and more", "unknown variable '$(HOST'"),
             (Strict, "$(ENV:UNSET)", "UNSET is not set"),
             (Known, "$(ENV:UNSET)", "UNSET is not set"),
         ];
         for (policy, text, want) in table {
-            let message = substitute(text, policy, &lookup).expect_err(text).to_string();
+            let message = substitute(text, policy, &lookup)
+                .expect_err(text)
+                .to_string();
             assert!(message.contains(want), "{message}\nshould contain: {want}");
         }
     }
