@@ -25,6 +25,8 @@ use crate::{
 const AT_ONCE: usize = 4;
 /// How often they are: lists of every kind there is cannot be watched at a sensible price.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long one look may take: about a hundred lists.
+const LOOK: Duration = Duration::from_secs(60);
 
 /// What became of objects that were to be removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -156,11 +158,13 @@ impl Rollout {
         deadline: Duration,
     ) -> Result<Vec<ObjectId>, Error> {
         let until = Instant::now() + deadline;
+        // However short the wait, there is one look.
+        let asking = Instant::now() + deadline.max(LOOK);
         let failed = |error| Error::api("look for what is left", &error);
-        let kinds = retry(until, || self.kinds.all()).await.map_err(failed)?;
+        let kinds = retry(asking, || self.kinds.all()).await.map_err(failed)?;
         loop {
             let found: Vec<Vec<ObjectId>> = stream::iter(&kinds)
-                .map(|kind| self.marked(kind, any_run, until))
+                .map(|kind| self.marked(kind, any_run, asking))
                 .buffer_unordered(AT_ONCE)
                 .try_collect()
                 .await
