@@ -354,6 +354,7 @@ impl Candidate {
                 patience: nothing.then_some(FOR_NOTHING),
                 source,
                 treatment: Treatment::default(),
+                provider: Arc::new(crate::cluster::Netns),
             });
         }
         let Some(process) = &manifest.process else {
