@@ -22,6 +22,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use super::{
+    cluster::ClusterSpec,
+    form::Form,
+    install::{Installation, Part},
+};
 use crate::scenario::{Feature, Problem, Span, load};
 
 /// A candidate manifest as written.
@@ -42,6 +47,9 @@ pub struct Manifest {
     /// How to run it as a process in each node's network namespace (provider `netns`).
     #[serde(default)]
     pub process: Option<ProcessSpec>,
+    /// How to install it on a real cluster (providers `kind` and `kubeconfig`).
+    #[serde(default)]
+    pub cluster: Option<ClusterSpec>,
 }
 
 /// A feature that a candidate does not claim.
@@ -52,6 +60,9 @@ pub struct Unsupported {
     pub feature: Feature,
     /// Why, for the reader of the report.
     pub reason: String,
+    /// The form in which it is so; both without this.
+    #[serde(default)]
+    pub form: Option<Form>,
 }
 
 /// A candidate as a process. Every string may use `$(KUBECONFIG)`, `$(NODE_NAME)`, `$(NODE_IP)`, `$(NODE_IPS)`,
@@ -128,6 +139,10 @@ pub struct HttpReady {
 pub struct Candidate {
     /// The manifest.
     pub manifest: Manifest,
+    /// The form it is used in.
+    pub form: Form,
+    /// What it installs, in the form of cluster objects.
+    pub installation: Option<Arc<Installation>>,
     /// The program, opened with the user's own rights before a world gives them up.
     pub binary: Option<Binary>,
     /// No condition is waited for longer than this, for candidates that are there to fail.
@@ -201,6 +216,16 @@ pub enum CandidateError {
         /// What, and what to do.
         message: String,
     },
+    /// A command that prints the candidate's objects failed.
+    #[error("{file}: failed to run '{command}': {message}")]
+    Command {
+        /// The manifest.
+        file: String,
+        /// The command.
+        command: String,
+        /// What happened.
+        message: String,
+    },
     /// A program the candidate needs is missing on this machine.
     #[error(
         "candidate {candidate} needs '{tool}' on PATH, which is not there: install it (Debian package {tool}) and run again"
@@ -216,6 +241,7 @@ pub enum CandidateError {
 const REFERENCE: &str = include_str!("../../../ci/candidates/reference.yaml");
 const NULL: &str = include_str!("../../../ci/candidates/null.yaml");
 const CANARY: &str = include_str!("../../../ci/candidates/canary.yaml");
+const INSTALLED: &str = include_str!("../../../ci/candidates/installed.yaml");
 
 /// The manifest of a candidate that is built in.
 fn built_in(name: &str) -> Option<&'static str> {
@@ -224,20 +250,29 @@ fn built_in(name: &str) -> Option<&'static str> {
         "null" => Some(NULL),
         "installed" => Some("name: installed\nprocess: {command: []}\n"),
         "canary" => Some(CANARY),
+        "installed" => Some(INSTALLED),
         _ => None,
     }
 }
 
 impl Candidate {
-    /// Reads a candidate: the name of one that is built in, or the path of a manifest.
+    /// Reads a candidate for the netns provider: the name of one that is built in, or the path of a manifest.
     pub fn load(reference: &str) -> Result<Self, CandidateError> {
+        Self::load_as(reference, Form::Process)
+    }
+
+    /// Reads a candidate in the form that a provider needs.
+    ///
+    /// # Errors
+    /// When the manifest is wrong, does not have that form, or needs what is not there.
+    pub fn load_as(reference: &str, form: Form) -> Result<Self, CandidateError> {
         match built_in(reference) {
-            Some(text) => Self::from_text(reference, text, None),
-            None => Self::read(reference, None),
+            Some(text) => Self::from_text_as(reference, text, None, form),
+            None => Self::read(reference, None, form),
         }
     }
 
-    /// Whether this is the name of a candidate that is built in: `reference`, `null` or `canary`.
+    /// Whether this is the name of a candidate that is built in: `reference`, `null`, `canary` or `installed`.
     pub fn is_built_in(reference: &str) -> bool {
         built_in(reference).is_some()
     }
@@ -248,24 +283,26 @@ impl Candidate {
             Some(text) => text.as_ref(),
             None => built_in(&self.source.name).unwrap_or(REFERENCE),
         };
-        let digest = Sha256::digest(text.as_bytes());
-        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut digest = Sha256::new_with_prefix(text.as_bytes());
+        for part in self.installation.iter().flat_map(|all| all.beside()) {
+            digest.update(part.as_bytes());
+        }
+        let hex: String = digest
+            .finalize()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         format!("sha256:{hex}")
     }
 
     /// Reads a manifest whose relative paths start from another directory than the current one.
     pub fn load_from(path: &str, directory: &Path) -> Result<Self, CandidateError> {
-        Self::read(path, Some(directory))
+        Self::read(path, Some(directory), Form::Process)
     }
 
-    fn read(path: &str, directory: Option<&Path>) -> Result<Self, CandidateError> {
-        let text = load::read_text(Path::new(path)).map_err(|error| CandidateError::Unusable {
-            file: path.into(),
-            message: format!(
-                "cannot be read: {error}; --candidate takes 'reference', 'null', 'canary' or the path of a candidate manifest"
-            ),
-        })?;
-        let mut candidate = Self::from_text(path, &text, directory)?;
+    fn read(path: &str, directory: Option<&Path>, form: Form) -> Result<Self, CandidateError> {
+        let text = read_manifest(path, "--candidate takes")?;
+        let mut candidate = Self::from_text_as(path, &text, directory, form)?;
         candidate.source.text = Some(text.into());
         Ok(candidate)
     }
@@ -276,16 +313,53 @@ impl Candidate {
         text: &str,
         directory: Option<&Path>,
     ) -> Result<Self, CandidateError> {
+        Self::from_text_as(file, text, directory, Form::Process)
+    }
+
+    /// The same, in the form that a provider needs.
+    ///
+    /// # Errors
+    /// When the manifest is wrong, does not have that form, or needs what is not there.
+    pub fn from_text_as(
+        file: &str,
+        text: &str,
+        directory: Option<&Path>,
+        form: Form,
+    ) -> Result<Self, CandidateError> {
         let name: Arc<str> = file.into();
         let manifest: Manifest = load::parse(&name, text)?;
+        let lacks_form = || load::at_key(&name, text, "name", form.missing().into());
+        let source = Source {
+            name: file.into(),
+            text: None,
+            directory: match directory {
+                Some(directory) => directory.into(),
+                // Only a directory that is gone has no name; relative paths mean nothing in it.
+                None => std::env::current_dir().unwrap_or_default(),
+            },
+        };
+        if form == Form::Cluster {
+            if manifest.cluster.is_none() {
+                return Err(lacks_form().into());
+            }
+            let parts = parts(file, text, &manifest, &source.directory, &mut Vec::new())?;
+            let installation = Installation::new(parts)?;
+            let runs_nothing = |process: &ProcessSpec| process.command.is_empty();
+            let nothing =
+                installation.is_empty() && manifest.process.as_ref().is_some_and(runs_nothing);
+            return Ok(Self {
+                manifest,
+                form,
+                installation: Some(Arc::new(installation)),
+                binary: None,
+                patience: nothing.then_some(FOR_NOTHING),
+                source,
+                treatment: Treatment::default(),
+                provider: Arc::new(crate::cluster::Netns),
+            });
+        }
         let Some(process) = &manifest.process else {
-            return Err(load::at_key(
-                &name,
-                text,
-                "name",
-                "has no 'process', and the netns provider runs candidates as processes".into(),
-            )
-            .into());
+            return Err(lacks_form().into());
         };
         let unusable = |message: String| CandidateError::Unusable {
             file: file.into(),
@@ -339,17 +413,11 @@ impl Candidate {
         let patience = for_nothing.then_some(FOR_NOTHING);
         Ok(Self {
             manifest,
+            form,
+            installation: None,
             binary,
             patience,
-            source: Source {
-                name: file.into(),
-                text: None,
-                directory: match directory {
-                    Some(directory) => directory.into(),
-                    // Only a directory that is gone has no name; relative paths mean nothing in it.
-                    None => std::env::current_dir().unwrap_or_default(),
-                },
-            },
+            source,
             treatment: Treatment::default(),
             provider: Arc::new(crate::cluster::Netns),
         })
@@ -374,35 +442,65 @@ impl Candidate {
         self
     }
 
-    /// Why the candidate cannot do the feature, if it says so.
+    /// Why the candidate cannot do the feature in this form, if it says so.
     pub fn lacks(&self, feature: Feature) -> Option<String> {
-        let process = self.manifest.process.as_ref();
         self.manifest
             .unsupported
             .iter()
-            .find(|unsupported| unsupported.feature == feature)
-            .map(|unsupported| unsupported.reason.clone())
-            .or_else(|| {
-                let args = process.is_some_and(|process| {
-                    process.nodeport_addresses_args.is_some() || process.command.is_empty()
-                });
-                let cleanup = process.is_some_and(|process| {
-                    process.cleanup_args.is_some() || process.command.is_empty()
-                });
-                let healthz = process.is_some_and(|process| {
-                    process.ready.http.is_some() || process.command.is_empty()
-                });
-                match feature {
-                    Feature::NodePortAddresses if !args => {
-                        Some("the manifest has no nodeportAddressesArgs".into())
-                    }
-                    Feature::Cleanup if !cleanup => Some("the manifest has no cleanupArgs".into()),
-                    Feature::Healthz if !healthz => {
-                        Some("the manifest has no ready.http to ask".into())
-                    }
-                    _ => None,
-                }
+            .find(|unsupported| {
+                unsupported.feature == feature
+                    && unsupported.form.is_none_or(|form| form == self.form)
             })
+            .map(|unsupported| unsupported.reason.clone())
+            .or_else(|| match self.form {
+                Form::Process => self.process_lacks(feature),
+                Form::Cluster => self.cluster_lacks(feature),
+            })
+    }
+
+    fn process_lacks(&self, feature: Feature) -> Option<String> {
+        let process = self.manifest.process.as_ref();
+        let args = process.is_some_and(|process| {
+            process.nodeport_addresses_args.is_some() || process.command.is_empty()
+        });
+        let cleanup = process
+            .is_some_and(|process| process.cleanup_args.is_some() || process.command.is_empty());
+        let healthz = process
+            .is_some_and(|process| process.ready.http.is_some() || process.command.is_empty());
+        match feature {
+            Feature::NodePortAddresses if !args => {
+                Some("the manifest has no nodeportAddressesArgs".into())
+            }
+            Feature::Cleanup if !cleanup => Some("the manifest has no cleanupArgs".into()),
+            Feature::Healthz if !healthz => Some("the manifest has no ready.http to ask".into()),
+            _ => None,
+        }
+    }
+
+    fn cluster_lacks(&self, feature: Feature) -> Option<String> {
+        let healthz = self.installation.as_ref().is_some_and(|all| all.has_http());
+        match feature {
+            Feature::NodePortAddresses => Some(
+                "on a cluster, a candidate is installed once for all cases, with one choice of node port addresses".into(),
+            ),
+            Feature::Cleanup => Some(
+                "on a cluster, a candidate is installed once for all cases, and cleaning up would take it from them".into(),
+            ),
+            Feature::Healthz if !healthz => {
+                Some("the manifest has no cluster.ready.http to ask".into())
+            }
+            _ => None,
+        }
+    }
+
+    /// What is installed on a cluster.
+    ///
+    /// # Panics
+    /// When the candidate was read in another form.
+    pub fn installation(&self) -> &Arc<Installation> {
+        self.installation
+            .as_ref()
+            .expect("a candidate read in its cluster form")
     }
 
     /// Whether it runs in a cluster already, and is nobody's business to start.
@@ -423,6 +521,61 @@ impl Candidate {
             .as_ref()
             .expect("checked when the manifest was read")
     }
+}
+
+/// The text of a manifest; `takes` is what else could have been said in its place.
+fn read_manifest(path: &str, takes: &str) -> Result<String, CandidateError> {
+    load::read_text(Path::new(path)).map_err(|error| CandidateError::Unusable {
+        file: path.into(),
+        message: format!(
+            "cannot be read: {error}; {takes} 'reference', 'null', 'canary', 'installed' or the path of a candidate manifest"
+        ),
+    })
+}
+
+/// The manifest's `cluster:` section, after those of `also`, whose own come before them. `above` are the manifests that led here.
+fn parts(
+    file: &str,
+    text: &str,
+    manifest: &Manifest,
+    current: &Path,
+    above: &mut Vec<String>,
+) -> Result<Vec<Part>, CandidateError> {
+    let Some(spec) = &manifest.cluster else {
+        return Err(
+            load::at_key(&file.into(), text, "name", Form::Cluster.missing().into()).into(),
+        );
+    };
+    let directory = match built_in(file) {
+        Some(_) => current.to_owned(),
+        None => current.join(Path::new(file).parent().unwrap_or(Path::new(""))),
+    };
+    above.push(file.to_owned());
+    let mut all = Vec::new();
+    for also in &spec.also {
+        let name = match built_in(also) {
+            Some(_) => also.clone(),
+            None => directory.join(also).display().to_string(),
+        };
+        if above.contains(&name) {
+            let message = format!("'{also}' is installed together with itself");
+            return Err(load::at_key(&file.into(), text, "cluster", message).into());
+        }
+        let text = match built_in(&name) {
+            Some(text) => text.to_owned(),
+            None => read_manifest(&name, "'also' takes")?,
+        };
+        let manifest: Manifest = load::parse(&name.as_str().into(), &text)?;
+        all.extend(parts(&name, &text, &manifest, current, above)?);
+    }
+    above.pop();
+    all.push(Part {
+        file: file.to_owned(),
+        text: text.to_owned(),
+        directory,
+        spec: spec.clone(),
+    });
+    Ok(all)
 }
 
 impl Binary {

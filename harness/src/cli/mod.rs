@@ -223,7 +223,8 @@ impl From<crate::scenario::Problem> for Failed {
 impl From<crate::candidate::CandidateError> for Failed {
     fn from(error: crate::candidate::CandidateError) -> Self {
         match error {
-            crate::candidate::CandidateError::MissingTool { .. } => Self::infra(error),
+            crate::candidate::CandidateError::MissingTool { .. }
+            | crate::candidate::CandidateError::Command { .. } => Self::infra(error),
             _ => Self::usage(error),
         }
     }
