@@ -237,6 +237,12 @@ impl Cluster {
         .await
     }
 
+    /// Loads an image archive of somebody else's into all nodes. What names it gives its images is not looked at.
+    pub async fn load_foreign_archive(&self, archive: &Path) -> Result<()> {
+        let (inner, archive) = (self.0.clone(), archive.to_owned());
+        off(move |cancel| inner.tools.under(cancel).kind.load(&inner.name, &archive)).await
+    }
+
     /// The references of all images on a node.
     pub async fn images(&self, node: &str) -> Result<Vec<String>> {
         let (inner, node) = (self.0.clone(), node.to_owned());

@@ -9,12 +9,12 @@ pub(crate) const PPC64: u16 = 21;
 pub(crate) const S390: u16 = 22;
 
 /// What a program is for and what it needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Elf {
     /// `e_machine`.
     pub(crate) machine: u16,
-    /// Whether it wants to be started by an interpreter, which is the dynamic loader.
-    pub(crate) interpreter: bool,
+    /// The interpreter that it wants to be started by, which is the dynamic loader; none of a static program.
+    pub(crate) interpreter: Option<String>,
 }
 
 /// Reads the headers of a 64-bit ELF program, in either byte order; see elf(5).
@@ -38,13 +38,21 @@ pub(crate) fn read(from: &mut (impl Read + Seek)) -> io::Result<Elf> {
     if size < 4 {
         return Err(invalid());
     }
-    let mut interpreter = false;
+    let mut interpreter = None;
     for index in 0..count {
         from.seek(SeekFrom::Start(offset + index * size))?;
-        let mut kind = [0u8; 4];
-        from.read_exact(&mut kind)?;
+        let mut entry = [0u8; 56];
+        let whole = entry.len().min(size as usize);
+        from.read_exact(&mut entry[..whole])?;
         // PT_INTERP.
-        interpreter |= number(&kind) == 3;
+        if number(&entry[..4]) == 3 {
+            let length = number(&entry[32..40]).min(4_096);
+            let mut path = vec![0; length as usize];
+            from.seek(SeekFrom::Start(number(&entry[8..16])))?;
+            from.read_exact(&mut path)?;
+            let path = String::from_utf8_lossy(&path);
+            interpreter = Some(path.trim_end_matches('\0').to_owned());
+        }
     }
     Ok(Elf {
         machine: number(&head[18..20]) as u16,
@@ -68,7 +76,11 @@ mod tests {
         };
         assert_eq!(elf.machine, machine);
         // Tests are linked dynamically unless the target is static.
-        assert_eq!(elf.interpreter, !cfg!(target_feature = "crt-static"));
+        let dynamic = !cfg!(target_feature = "crt-static");
+        assert_eq!(elf.interpreter.is_some(), dynamic);
+        if let Some(loader) = elf.interpreter {
+            assert!(std::path::Path::new(&loader).exists(), "{loader}");
+        }
     }
 
     #[test]

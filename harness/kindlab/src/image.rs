@@ -63,7 +63,7 @@ pub struct ImageSpec {
     pub files: Vec<ImageFile>,
     /// Directories in it, beside those that hold files, with their modes: `("/tmp", 0o1777)`.
     pub directories: Vec<(String, u32)>,
-    /// The program and its first arguments. It has to be one of the files, static, and for one architecture.
+    /// The program and its first arguments. It has to be one of the files, and static, unless its dynamic loader is among the files, too.
     pub entrypoint: Vec<String>,
     /// Environment variables.
     pub env: BTreeMap<String, String>,
@@ -254,7 +254,9 @@ impl ImageSpec {
         let Ok(about) = about else {
             return Err(bad(path, "it is no ELF program for a machine with 64 bits"));
         };
-        if about.interpreter {
+        let loader = about.interpreter.as_deref();
+        // Whoever brings the loader brings the libraries, too.
+        if loader.is_some_and(|loader| self.files.iter().all(|file| file.path != loader)) {
             return Err(bad(
                 path,
                 "it is linked dynamically and would not start in an image without libraries: build it with RUSTFLAGS='-C target-feature=+crt-static' \

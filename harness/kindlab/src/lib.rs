@@ -42,7 +42,7 @@ pub use error::{KindError, Result, Warning};
 pub use image::{Content, IMAGE_LABEL, Image, ImageFile, ImageSpec};
 pub use lab::{Kind, Options};
 pub use log::{Call, CallLog, Ended};
-pub use outside::{Outside, OutsideSpec};
+pub use outside::{Outside, OutsideSpec, Process};
 pub use owned::{CLUSTER_LABEL, Life, Owned};
 pub use spec::{ClusterSpec, IpFamily, ProxyMode};
 pub use version::Version;

@@ -45,6 +45,17 @@ pub struct Outside {
     removed: bool,
 }
 
+/// A process in a container.
+#[derive(Debug)]
+pub struct Process {
+    /// Its standard input.
+    pub stdin: ChildStdin,
+    /// Its standard output.
+    pub stdout: ChildStdout,
+    /// The engine's client, which has to live as long as the streams are used.
+    pub child: Child,
+}
+
 impl Outside {
     /// The container's name.
     pub fn name(&self) -> &str {
@@ -64,6 +75,29 @@ impl Outside {
     /// Its standard error, and that of the engine's client, once. It has to be read if much is written to it.
     pub fn take_stderr(&mut self) -> Option<ChildStderr> {
         self.stderr.take()
+    }
+
+    /// Starts a further process in the container and talks to it through its standard input and output. It has to end with its input, since ending the
+    /// engine's client does not end it.
+    pub fn exec(&self, argv: &[&str]) -> Result<Process> {
+        let mut args: Vec<OsString> = ["exec", "-i", &self.name].map(OsString::from).to_vec();
+        args.extend(argv.iter().map(OsString::from));
+        let mut command = Command::from(self.engine.command(&args));
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true);
+        let failed = |error| KindError::system(format!("start {}", self.engine.name()), error);
+        let mut child = command.spawn().map_err(failed)?;
+        let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(failed(std::io::Error::other("it has no standard input")));
+        };
+        Ok(Process {
+            stdin,
+            stdout,
+            child,
+        })
     }
 
     /// Waits until the container ends, and returns its exit code.

@@ -163,8 +163,10 @@ impl Rollout {
         let failed = |error| Error::api("look for what is left", &error);
         let kinds = retry(asking, || self.kinds.all()).await.map_err(failed)?;
         loop {
-            let found: Vec<Vec<ObjectId>> = stream::iter(&kinds)
-                .map(|kind| self.marked(kind, any_run, asking))
+            // Boxed, because the compiler cannot prove of futures that borrow from a closure's argument that they may be sent to other threads.
+            let looks = kinds.iter().map(|kind| self.marked(kind, any_run, asking));
+            let looks: Vec<_> = looks.map(futures::FutureExt::boxed).collect();
+            let found: Vec<Vec<ObjectId>> = stream::iter(looks)
                 .buffer_unordered(AT_ONCE)
                 .try_collect()
                 .await

@@ -248,7 +248,6 @@ fn built_in(name: &str) -> Option<&'static str> {
     match name {
         "reference" => Some(REFERENCE),
         "null" => Some(NULL),
-        "installed" => Some("name: installed\nprocess: {command: []}\n"),
         "canary" => Some(CANARY),
         "installed" => Some(INSTALLED),
         _ => None,
@@ -408,9 +407,7 @@ impl Candidate {
                 Some(Binary::open(&program).map_err(unusable)?)
             }
         };
-        // What runs in a cluster already has no program of ours, and does something all the same.
-        let for_nothing = binary.is_none() && file != "installed";
-        let patience = for_nothing.then_some(FOR_NOTHING);
+        let patience = binary.is_none().then_some(FOR_NOTHING);
         Ok(Self {
             manifest,
             form,
@@ -510,8 +507,7 @@ impl Candidate {
 
     /// Whether there is nothing to run: the candidate that does nothing.
     pub fn is_null(&self) -> bool {
-        let process = self.manifest.process.as_ref();
-        process.is_some_and(|process| process.command.is_empty()) && !self.is_installed()
+        self.binary.is_none() && self.patience == Some(FOR_NOTHING)
     }
 
     /// The process section.

@@ -17,6 +17,7 @@ mod gate;
 mod github;
 mod history;
 mod hunt;
+mod image;
 mod interrupt;
 mod list;
 pub mod machine;
@@ -109,6 +110,8 @@ enum Command {
     Doctor(doctor::Doctor),
     /// Measure worlds, the embedded API and proxies.
     Bench(bench::Bench),
+    /// Write the image of the agents, for clusters that exist already.
+    Image(image::ImageCommand),
     /// Clusters to look around in.
     Cluster(cluster::Cluster),
     /// Remove what a crash may have left behind.
@@ -159,6 +162,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Command::Site(command) => command.run(),
         Command::Selftest(command) => command.run(),
         Command::Doctor(command) => command.run(),
+        Command::Image(command) => command.run(),
         Command::Cluster(command) => command.run(),
         Command::Clean(command) => command.run(),
         Command::Schema(command) => command.run(),

@@ -1,15 +1,19 @@
 //! `--provider` and what belongs to it: where the clusters of a run come from.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use clap::{Args, ValueEnum};
 
 use super::{Failed, runtime};
 use crate::{
-    candidate::Candidate,
+    candidate::{Candidate, Form},
     cluster::real::{
         Instances,
         existing::{Existing, ExistingError, Options},
+        made::{self, Made},
         opening::{Opening, Real},
     },
 };
@@ -20,6 +24,8 @@ pub enum Kind {
     /// Network namespaces on this machine, with an embedded API server; one world per attempt.
     #[default]
     Netns,
+    /// A cluster of containers, made by the `kind` command for the run and deleted after it.
+    Kind,
     /// A cluster that exists already.
     Kubeconfig,
 }
@@ -31,12 +37,24 @@ pub struct Place {
     /// Where clusters come from.
     #[arg(long, value_enum, default_value_t)]
     provider: Kind,
+    /// With `--provider kind`: the node image; by default kind's own.
+    #[arg(long, value_name = "IMAGE", env = "HARNESS_KIND_IMAGE")]
+    image: Option<String>,
+    /// With `--provider kind`: leave the cluster for `--reuse`. `harness clean` deletes it when it is named.
+    #[arg(long)]
+    keep: bool,
+    /// With `--provider kind`: use a cluster that was kept, and leave it.
+    #[arg(long, value_name = "NAME")]
+    reuse: Option<String>,
     /// With `--provider kubeconfig`: the file; by default the one that kubectl would use.
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// With `--provider kubeconfig`: the context; by default the current one.
     #[arg(long, value_name = "NAME")]
     context: Option<String>,
+    /// With `--provider kubeconfig`: install the candidate, and remove it after the run.
+    #[arg(long)]
+    install: bool,
     /// With `--provider kubeconfig`: use it although its name looks like production.
     #[arg(long)]
     i_know_what_i_do: bool,
@@ -52,11 +70,25 @@ pub struct Place {
 }
 
 impl Place {
+    /// The form in which candidates are read.
+    pub(super) fn form(&self) -> Form {
+        match self.provider {
+            Kind::Netns => Form::Process,
+            Kind::Kind | Kind::Kubeconfig => Form::Cluster,
+        }
+    }
+
+    /// Whether clusters are worlds of namespaces.
+    pub(super) fn is_netns(&self) -> bool {
+        self.provider == Kind::Netns
+    }
+
     /// The cluster of a run, where it is not a world per attempt. Looks at it and changes nothing.
     pub(super) fn real(
         &self,
         candidate: &Candidate,
         run_id: &str,
+        out: &Path,
     ) -> Result<Option<Arc<Real>>, Failed> {
         if let Some(flag) = self.misplaced() {
             return Err(Failed::usage(flag));
@@ -70,15 +102,29 @@ impl Place {
                 }
                 return Ok(None);
             }
+            Kind::Kind => {
+                if candidate.is_installed() {
+                    return Err(Failed::usage(
+                        "--candidate installed is what runs in a cluster already: it needs --provider kubeconfig",
+                    ));
+                }
+                let options = made::Options {
+                    image: self.image.clone(),
+                    keep: self.keep,
+                    reuse: self.reuse.clone(),
+                    logs: out.into(),
+                };
+                Box::new(Made::new(options, short(run_id)))
+            }
             Kind::Kubeconfig => Box::new(self.existing(candidate, run_id)?),
         };
         Ok(Some(Arc::new(Real::new(opening))))
     }
 
     fn existing(&self, candidate: &Candidate, run_id: &str) -> Result<Existing, Failed> {
-        if !candidate.is_installed() {
+        if candidate.is_installed() == self.install {
             return Err(Failed::usage(
-                "with --provider kubeconfig the candidate is what runs in the cluster: say --candidate installed",
+                "with --provider kubeconfig say either --candidate installed, for what runs in the cluster already, or a candidate with --install",
             ));
         }
         if self.agent_image.is_none() {
@@ -93,6 +139,7 @@ impl Place {
             trusted: self.i_know_what_i_do,
             image: self.agent_image.clone(),
             instances,
+            install: self.install,
             disruptive: self.disruptive,
         };
         let found = runtime()?.block_on(Existing::find(options, short(run_id)));
@@ -104,16 +151,30 @@ impl Place {
 
     /// An option that says nothing with this provider.
     fn misplaced(&self) -> Option<String> {
-        let of_kubeconfig = [
-            ("--kubeconfig", self.kubeconfig.is_some()),
-            ("--context", self.context.is_some()),
-            ("--i-know-what-i-do", self.i_know_what_i_do),
-            ("--disruptive", self.disruptive),
-            ("--candidate-pods", self.candidate_pods.is_some()),
+        let options = [
+            ("--keep", Kind::Kind, self.keep),
+            ("--reuse", Kind::Kind, self.reuse.is_some()),
+            ("--kubeconfig", Kind::Kubeconfig, self.kubeconfig.is_some()),
+            ("--context", Kind::Kubeconfig, self.context.is_some()),
+            (
+                "--i-know-what-i-do",
+                Kind::Kubeconfig,
+                self.i_know_what_i_do,
+            ),
+            ("--disruptive", Kind::Kubeconfig, self.disruptive),
+            ("--install", Kind::Kubeconfig, self.install),
+            (
+                "--candidate-pods",
+                Kind::Kubeconfig,
+                self.candidate_pods.is_some(),
+            ),
         ];
-        let mut given = of_kubeconfig.into_iter().filter(|(_, given)| *given);
-        let (flag, _) = given.next().filter(|_| self.provider != Kind::Kubeconfig)?;
-        Some(format!("{flag} needs --provider kubeconfig"))
+        let mut given = options
+            .into_iter()
+            .filter(|(_, of, given)| *given && *of != self.provider);
+        let (flag, of, _) = given.next()?;
+        let of = of.to_possible_value()?;
+        Some(format!("{flag} needs --provider {}", of.get_name()))
     }
 }
 
@@ -131,6 +192,7 @@ fn instances(text: &str) -> Result<Instances, Failed> {
     Ok(Instances {
         namespace: namespace.into(),
         selector: selector.into(),
+        container: None,
     })
 }
 

@@ -137,10 +137,17 @@ impl Asked {
     fn begin(&self, mut each: impl FnMut(&Event)) -> Result<Session, Failed> {
         let mut candidate = match &self.loaded {
             Some(candidate) => candidate.clone(),
-            None => Candidate::load(self.candidate.as_deref().unwrap_or("reference"))?,
+            None => {
+                let reference = self.candidate.as_deref().unwrap_or("reference");
+                Candidate::load_as(reference, self.place.form())?
+            }
         };
         let run_id = run_id(&candidate.manifest.name);
-        let real = self.place.real(&candidate, &run_id)?;
+        let out = self
+            .out
+            .clone()
+            .unwrap_or_else(|| Path::new("harness-out").join(&run_id));
+        let real = self.place.real(&candidate, &run_id, &out)?;
         if let Some(real) = &real {
             candidate.provider = Arc::new(real.clone());
         }
@@ -179,10 +186,6 @@ impl Asked {
             Some(file) => waivers::read(file, &waivers::known(&catalogue, &requirements))?,
             None => Vec::new(),
         };
-        let out = self
-            .out
-            .clone()
-            .unwrap_or_else(|| Path::new("harness-out").join(&run_id));
         let mut writing = create(&out)?;
         let run = RunStarted {
             run_id,
@@ -416,7 +419,7 @@ impl Asked {
             for_ms: self.for_ms,
             shard: self.shard,
             // They fly in worlds of namespaces, and say nothing about another cluster.
-            canaries: if self.canaries && self.place == Place::default() {
+            canaries: if self.canaries && self.place.is_netns() {
                 canary::names()
             } else {
                 Vec::new()

@@ -25,6 +25,27 @@ pub const PROGRAM: &str = "/harness";
 /// The API server, the kubelet and the container runtime have this long to start a process. On a busy machine it takes seconds.
 const STARTED: Duration = Duration::from_secs(60);
 
+/// An agent with whatever it lives by.
+pub struct Held {
+    agent: Agent,
+    _alive: Box<dyn std::any::Any + Send + Sync>,
+}
+
+impl Held {
+    /// An agent that lives as long as something else does.
+    pub fn new(agent: Agent, alive: impl Send + Sync + 'static) -> Self {
+        Self {
+            agent,
+            _alive: Box::new(alive),
+        }
+    }
+
+    /// A handle to it.
+    pub fn handle(&self) -> Agent {
+        self.agent.clone()
+    }
+}
+
 /// An agent and the stream that it lives by.
 pub struct RemoteAgent {
     agent: Agent,

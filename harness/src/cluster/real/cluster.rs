@@ -27,7 +27,7 @@ use tokio::time::sleep;
 
 use super::{
     super::{Cluster, ClusterError, Settings, errors::Severity, infra, netns},
-    agents::RemoteAgent,
+    agents::{Held, RemoteAgent},
     claims::{Claim, Claims},
     manifests,
     names::Names,
@@ -93,9 +93,9 @@ impl Handle for RemoteAgent {
     }
 }
 
-impl Handle for Agent {
+impl Handle for Held {
     fn agent(&self) -> Agent {
-        self.clone()
+        self.handle()
     }
 }
 
@@ -884,6 +884,7 @@ impl Cluster for RealCluster {
         let params = LogParams {
             since_seconds: Some(self.began.elapsed().as_secs() as i64 + 1),
             limit_bytes: Some(4 << 20),
+            container: place.container.clone(),
             ..LogParams::default()
         };
         let logs = self.instances.iter().map(|(node, instance)| {

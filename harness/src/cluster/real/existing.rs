@@ -3,9 +3,14 @@
 //! It is asked for as little as can be: [`RIGHTS`] is the whole list, and what of it is missing is said before anything is made. Nothing is
 //! installed that was not asked for, everything of ours is in namespaces that begin with the run's name, and at the end they are gone.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    net::IpAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use futures::future::{BoxFuture, try_join_all};
+use ipnet::IpNet;
 use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
 use kube::{
     Api, Client, Config,
@@ -18,10 +23,11 @@ use super::{
     super::{ClusterError, infra},
     Instances, Plans, Site,
     fit::Facts,
+    install::{self, Installed},
     opening::{Opening, Told},
     site::typed,
 };
-use crate::candidate::Candidate;
+use crate::candidate::{Candidate, ClusterVariables, cluster};
 
 /// A right that is used: group, resource, subresource, verbs, and what for. All are cluster-wide, because the namespaces are made for the run.
 type Right = (
@@ -98,6 +104,8 @@ pub struct Options {
     pub image: Option<String>,
     /// Where the candidate's Pods are.
     pub instances: Option<Instances>,
+    /// Whether the candidate is installed for the run.
+    pub install: bool,
     /// Whether nodes and the candidate may be disturbed.
     pub disruptive: bool,
 }
@@ -110,6 +118,9 @@ pub struct Existing {
     options: Options,
     run: String,
     facts: Facts,
+    /// Name and port under which nodes may reach the API server.
+    server: (String, u16),
+    installed: Mutex<Option<Installed>>,
 }
 
 impl std::fmt::Debug for Existing {
@@ -197,8 +208,17 @@ impl Existing {
             .into());
         }
         may(&client).await?;
-        let facts = Site::survey(&client, options.instances.is_some(), options.disruptive).await?;
+        let instances = options.instances.is_some() || options.install;
+        let facts = Site::survey(&client, instances, options.disruptive).await?;
+        let url = config.cluster_url.clone();
+        let host = url
+            .host()
+            .unwrap_or_default()
+            .trim_matches(|c| "[]".contains(c));
+        let server = (host.to_owned(), url.port_u16().unwrap_or(443));
         Ok(Self {
+            server,
+            installed: Mutex::new(None),
             config,
             context,
             options,
@@ -209,9 +229,75 @@ impl Existing {
 }
 
 impl Existing {
+    async fn install(&self, candidate: &Candidate, told: &Told) -> Result<(), ClusterError> {
+        let client = self.client()?;
+        let variables = self.variables(&client).await?;
+        let (installed, result) =
+            Installed::install(client, &self.run, candidate, &variables, false, told).await;
+        *self
+            .installed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = installed;
+        result
+    }
+
+    /// What the candidate's manifest may ask for.
+    async fn variables(&self, client: &Client) -> Result<ClusterVariables, ClusterError> {
+        let version = client.apiserver_version().await;
+        let version = version.map_err(|error| infra("the version of the API server")(&error))?;
+        let (nodes, service_cidrs) = Site::ranges(client).await?;
+        let loopback = self.server.0 == "localhost"
+            || self
+                .server
+                .0
+                .parse()
+                .is_ok_and(|ip: IpAddr| ip.is_loopback());
+        let (host, port) = if loopback {
+            // The way from here to the API server is a tunnel. A node of the control plane has one that nodes can use.
+            let node = nodes.iter().find(|node| node.is_control_plane());
+            let node = node.ok_or_else(|| {
+                ClusterError::Infra(
+                    "the kubeconfig names a loopback address, and no node of the control plane is there to be named in its place".into(),
+                )
+            })?;
+            (node.addresses.ipv4.to_string(), 6443)
+        } else {
+            self.server.clone()
+        };
+        let image = self.options.image.clone().unwrap_or_default();
+        let images = [cluster::OwnImage::Probe, cluster::OwnImage::ReferenceProxy];
+        let ranges = nodes.iter().flat_map(|node| {
+            [
+                node.addresses.pod_cidr4.into(),
+                node.addresses.pod_cidr6.into(),
+            ]
+        });
+        // A family that the cluster does not have has one unspecified address.
+        let ranges = ranges.filter(|range: &IpNet| !range.addr().is_unspecified());
+        Ok(ClusterVariables {
+            api_server_host: host,
+            api_server_port: port,
+            cluster_cidrs: install::hull(ranges),
+            service_cidrs,
+            cluster_name: self.context.clone(),
+            kubernetes_version: version.git_version,
+            images: images.map(|own| (own, image.clone())).into(),
+        })
+    }
+
     fn client(&self) -> Result<Client, ClusterError> {
         Client::try_from(self.config.clone())
             .map_err(|error| infra(&format!("context {}", self.context))(&error))
+    }
+}
+
+/// Removes everything of a run, and says what is left.
+pub(super) async fn gone(client: &Client, run: &str) -> Result<(), String> {
+    let left = Site::remove(client, run).await;
+    if left.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("still there: {}", left.join(", ")))
     }
 }
 
@@ -294,20 +380,30 @@ impl Opening for Existing {
 
     fn open<'a>(
         &'a self,
-        _candidate: &'a Candidate,
+        candidate: &'a Candidate,
         told: &'a Told,
     ) -> BoxFuture<'a, Result<Arc<Site>, ClusterError>> {
         Box::pin(async move {
+            if self.options.install {
+                let install = self.install(candidate, told);
+                told.step("install the candidate", install).await?;
+            }
+            let given = self.options.instances.clone();
             let plans = Plans {
                 provider: "kubeconfig",
                 run: self.run.clone(),
                 image: self.options.image.clone().unwrap_or_default(),
-                instances: self.options.instances.clone(),
+                instances: given.or_else(|| install::instances(candidate)),
                 disruptive: self.options.disruptive,
             };
             let waits = |what: &str| told.waits(what);
             let site = Site::open(self.client()?, plans, &waits);
             let site = told.step("start an agent on each node", site).await?;
+            if self.options.install && candidate.installation().has_http() {
+                let answers = install::answers(&site, candidate);
+                told.step("wait until the candidate answers", answers)
+                    .await?;
+            }
             Ok(Arc::new(site))
         })
     }
@@ -319,14 +415,18 @@ impl Opening for Existing {
         told: &'a Told,
     ) -> BoxFuture<'a, ()> {
         Box::pin(async move {
+            let installed = self
+                .installed
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
+            if let Some(installed) = installed {
+                let removed = installed.remove(told);
+                let _ = told.step("remove the candidate", removed).await;
+            }
             let gone = async {
                 let client = self.client().map_err(|error| error.to_string())?;
-                let left = Site::remove(&client, &self.run).await;
-                if left.is_empty() {
-                    Ok(())
-                } else {
-                    Err(format!("still there: {}", left.join(", ")))
-                }
+                gone(&client, &self.run).await
             };
             let _ = told.step("remove everything of this run", gone).await;
         })

@@ -34,6 +34,11 @@ pub trait Opening: std::fmt::Debug + Send + Sync {
         told: &'a Told,
     ) -> BoxFuture<'a, Result<Arc<Site>, ClusterError>>;
 
+    /// Why nothing can be expected of the cluster any more, if that can be seen.
+    fn trouble(&self) -> BoxFuture<'_, Option<String>> {
+        Box::pin(async { None })
+    }
+
     /// Takes away what was made, whether it was opened or only partly. `failed`: something is to be found out from what it leaves.
     fn close<'a>(
         &'a self,
@@ -83,9 +88,13 @@ impl Told {
         result
     }
 
-    /// Tells of something that was timed elsewhere.
-    pub fn finished(&self, setup: SetupFinished) {
-        (self.finished)(setup);
+    /// Something that a reader of the report should know.
+    pub fn notes(&self, what: &str) {
+        (self.finished)(SetupFinished {
+            what: what.into(),
+            duration_ms: 0.0,
+            failed: None,
+        });
     }
 }
 
@@ -94,6 +103,8 @@ impl Told {
 pub struct Real {
     opening: Box<dyn Opening>,
     site: OnceLock<Result<Arc<Site>, ClusterError>>,
+    /// What is wrong with it since.
+    broken: OnceLock<String>,
     /// Whether it was closed; what was never opened needs that, too.
     closed: Mutex<bool>,
 }
@@ -104,6 +115,7 @@ impl Real {
         Self {
             opening,
             site: OnceLock::new(),
+            broken: OnceLock::new(),
             closed: Mutex::new(false),
         }
     }
@@ -145,8 +157,21 @@ impl Provider for Arc<Real> {
         candidate: &Candidate,
         settings: Settings,
     ) -> Result<(Arc<Case>, Box<dyn Cluster>), ClusterError> {
+        if let Some(broken) = self.broken.get() {
+            return Err(ClusterError::Infra(broken.clone()));
+        }
         match self.site.get() {
-            Some(Ok(site)) => site.build(case, candidate, settings).await,
+            Some(Ok(site)) => {
+                let built = site.build(case, candidate, settings).await;
+                // Nobody waits for each of a hundred attempts on a node that is gone.
+                if let Err(ClusterError::Infra(_)) = &built
+                    && let Some(trouble) = self.opening.trouble().await
+                {
+                    let _ = self.broken.set(trouble.clone());
+                    return Err(ClusterError::Infra(trouble));
+                }
+                built
+            }
             Some(Err(error)) => Err(error.clone()),
             None => Err(ClusterError::Infra("the cluster was not opened".into())),
         }

@@ -19,13 +19,12 @@ use kube::{
     api::{DeleteParams, DynamicObject, ListParams, PostParams},
 };
 use netlab::plan::{NodeAddresses, OutsideAddresses};
-use probe::client::Agent;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::{
     super::{Cluster, ClusterError, Provider, Settings, infra},
-    agents::RemoteAgent,
+    agents::{Held, RemoteAgent},
     claims::Register,
     cluster::RealCluster,
     fit::{self, Facts},
@@ -45,12 +44,14 @@ pub struct Instances {
     pub namespace: String,
     /// Their labels.
     pub selector: String,
+    /// The container that does a proxy's job; the only one, or the first, without this.
+    pub container: Option<String>,
 }
 
 /// A client beyond the nodes.
 pub trait Outside: std::fmt::Debug + Send + Sync {
     /// Starts an agent there.
-    fn agent(&self) -> BoxFuture<'_, Result<Agent, ClusterError>>;
+    fn agent(&self) -> BoxFuture<'_, Result<Held, ClusterError>>;
 
     /// Its addresses, by the name of the node where what it sends to frontends arrives.
     fn addresses(&self) -> &BTreeMap<String, OutsideAddresses>;
@@ -80,6 +81,18 @@ pub struct SiteNode {
     pub addresses: NodeAddresses,
     /// Its Node object, under that name.
     pub object: Value,
+}
+
+impl SiteNode {
+    /// Whether it is labelled as a node of the control plane.
+    pub fn is_control_plane(&self) -> bool {
+        is_control_plane(&self.object)
+    }
+}
+
+fn is_control_plane(node: &Value) -> bool {
+    let labels = node["metadata"]["labels"].as_object();
+    labels.is_some_and(|labels| labels.contains_key("node-role.kubernetes.io/control-plane"))
 }
 
 /// A cluster that attempts share.
@@ -216,6 +229,14 @@ impl Site {
                 self.plans.disruptive,
             )
         }
+    }
+
+    /// A cluster's nodes and the ranges of its ClusterIPs.
+    ///
+    /// # Errors
+    /// When it does not say.
+    pub async fn ranges(client: &Client) -> Result<(Vec<SiteNode>, Vec<IpNet>), ClusterError> {
+        Ok((nodes(client).await?, service_cidrs(client).await?))
     }
 
     /// What a cluster has, before anything is made in it.
@@ -484,11 +505,6 @@ async fn nodes(client: &Client) -> Result<Vec<SiteNode>, ClusterError> {
             super::settle::is_ready(&value).then_some(value)
         })
         .collect();
-    let is_control_plane = |node: &Value| {
-        node["metadata"]["labels"]
-            .as_object()
-            .is_some_and(|labels| labels.contains_key("node-role.kubernetes.io/control-plane"))
-    };
     all.sort_by_key(|node| {
         let name = node["metadata"]["name"].as_str().unwrap_or_default();
         (is_control_plane(node), name.len(), name.to_owned())

@@ -1,0 +1,246 @@
+//! How a candidate comes onto a cluster, and off it again.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use futures::future::try_join_all;
+use kube::Client;
+use rollout::{Blame, Existing, Object, ObjectId, Progress, Rollout, Workload};
+use tokio::time::sleep;
+
+use super::{
+    super::{ClusterError, infra},
+    Instances, Site,
+    opening::Told,
+};
+use crate::candidate::{Candidate, ClusterVariables, HttpReady, cluster::Condition};
+
+/// Objects go away within seconds, their Pods after their grace period.
+const GONE: Duration = Duration::from_secs(120);
+
+/// What was done to a cluster for a candidate.
+pub struct Installed {
+    rollout: Rollout,
+    objects: Vec<Object>,
+    /// What was there before and is put back.
+    taken: Vec<Object>,
+}
+
+impl std::fmt::Debug for Installed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} objects", self.objects.len())
+    }
+}
+
+/// Where the candidate's Pods are, as its manifest says.
+pub fn instances(candidate: &Candidate) -> Option<Instances> {
+    let pods = candidate.installation().pods()?;
+    Some(Instances {
+        namespace: pods.namespace.clone(),
+        selector: pods.selector.clone(),
+        container: pods.container.clone(),
+    })
+}
+
+impl From<rollout::Error> for ClusterError {
+    fn from(error: rollout::Error) -> Self {
+        match error.blame() {
+            Blame::Candidate => Self::Candidate(error.to_string()),
+            // A manifest that the cluster refuses says nothing about the proxy in it.
+            Blame::Infra | Blame::Usage => Self::Infra(error.to_string()),
+        }
+    }
+}
+
+impl Installed {
+    /// Applies what the candidate's manifest says. In a cluster that is thrown away afterwards, what is there already is changed; in another one
+    /// that is an error.
+    ///
+    /// # Errors
+    /// [`ClusterError::Candidate`] where the cluster does its part and the candidate does not get ready; what was applied is in the first half then,
+    /// to be removed again.
+    pub async fn install(
+        client: Client,
+        run: &str,
+        candidate: &Candidate,
+        variables: &ClusterVariables,
+        disposable: bool,
+        told: &Told,
+    ) -> (Option<Self>, Result<(), ClusterError>) {
+        let installation = candidate.installation().clone();
+        let existing = if disposable {
+            Existing::Adopt
+        } else {
+            Existing::Refuse
+        };
+        let rollout = Rollout::new(client, run).existing(existing);
+        let tell =
+            |progress: Progress| told.waits(&format!("{}: {}", progress.what, progress.state));
+        let rendered = match installation.render(variables).await {
+            Ok(rendered) => rendered,
+            Err(error) => return (None, Err(ClusterError::Infra(error.to_string()))),
+        };
+        let mut objects = Vec::new();
+        for part in rendered {
+            match Object::parse(&part.source, &part.text) {
+                Ok(parsed) => objects.extend(parsed),
+                Err(error) => return (None, Err(ClusterError::Infra(error.to_string()))),
+            }
+        }
+        let deadline = installation.deadline();
+        let first: Vec<ObjectId> = installation
+            .remove_first()
+            .into_iter()
+            .map(|object| ObjectId {
+                api_version: object.api_version,
+                kind: object.kind,
+                namespace: object.namespace,
+                name: object.name,
+            })
+            .collect();
+        let mut installed = Self {
+            rollout,
+            objects,
+            taken: Vec::new(),
+        };
+        let rollout = installed.rollout.clone();
+        let result = async {
+            if !first.is_empty() {
+                installed.taken = rollout.remove_first(&first, deadline, &tell).await?;
+            }
+            rollout.apply(&installed.objects, deadline, &tell).await?;
+            let workloads: Vec<Workload> = installation
+                .ready()
+                .into_iter()
+                .filter_map(|condition| match condition {
+                    Condition::DaemonSet(of) => Some(Workload::DaemonSet {
+                        namespace: of.namespace,
+                        name: of.name,
+                    }),
+                    Condition::Deployment(of) => Some(Workload::Deployment {
+                        namespace: of.namespace,
+                        name: of.name,
+                    }),
+                    Condition::Http(_) => None,
+                })
+                .collect();
+            rollout.wait(&workloads, deadline, &tell).await?;
+            Ok(())
+        }
+        .await;
+        (Some(installed), result)
+    }
+
+    /// Removes it again, and puts back what was there before.
+    ///
+    /// # Errors
+    /// What is still there.
+    pub async fn remove(&self, told: &Told) -> Result<(), String> {
+        let tell =
+            |progress: Progress| told.waits(&format!("{}: {}", progress.what, progress.state));
+        let removed = self.rollout.remove(&self.objects, GONE, &tell).await;
+        removed.map_err(|error| error.to_string())?;
+        let restored = self.rollout.restore(&self.taken, GONE).await;
+        restored.map_err(|error| error.to_string())?;
+        let left = self.rollout.leftovers(false, GONE).await;
+        let left = left.map_err(|error| error.to_string())?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<String> = left.iter().map(ToString::to_string).collect();
+        Err(format!("still there: {}", names.join(", ")))
+    }
+}
+
+/// Waits until the candidate answers over HTTP on every node, at the node's loopback address.
+///
+/// # Errors
+/// [`ClusterError::Candidate`] at the deadline.
+pub async fn answers(site: &Site, candidate: &Candidate) -> Result<(), ClusterError> {
+    let installation = candidate.installation();
+    let until = Instant::now() + installation.deadline();
+    let asked = installation
+        .ready()
+        .into_iter()
+        .filter_map(|condition| match condition {
+            Condition::Http(http) => Some(http),
+            _ => None,
+        });
+    for HttpReady { port, path } in asked {
+        let path = &path;
+        try_join_all(site.nodes().iter().map(|node| async move {
+            let held = site.node_agent(&node.name).await?;
+            let agent = held.handle();
+            let at = |ip: IpAddr| SocketAddr::new(ip, port);
+            loop {
+                let mut problem = String::new();
+                for host in [
+                    at(std::net::Ipv4Addr::LOCALHOST.into()),
+                    at(std::net::Ipv6Addr::LOCALHOST.into()),
+                ] {
+                    match agent.http_get(host, path, 2_000).await {
+                        Ok(answer) if answer.status == 200 => return Ok(()),
+                        Ok(answer) => problem = format!("status {}", answer.status),
+                        Err(probe::client::AgentError::Remote { message, .. }) => problem = message,
+                        Err(error) => return Err(infra("a node's agent")(&error)),
+                    }
+                }
+                if Instant::now() > until {
+                    return Err(ClusterError::Candidate(format!(
+                        "on {} nobody answers 200 at port {port}, {path}: {problem}",
+                        node.name
+                    )));
+                }
+                // A poll of a condition with a deadline.
+                sleep(super::site::POLL).await;
+            }
+        }))
+        .await?;
+    }
+    Ok(())
+}
+
+/// The smallest ranges, one per family, that hold all of these: what a cluster's pod range is at least.
+pub fn hull(ranges: impl IntoIterator<Item = ipnet::IpNet>) -> Vec<ipnet::IpNet> {
+    let mut hulls: BTreeMap<bool, ipnet::IpNet> = BTreeMap::new();
+    for range in ranges {
+        let six = range.addr().is_ipv6();
+        let hull = hulls.entry(six).or_insert(range);
+        while !hull.contains(&range) {
+            match hull.supernet() {
+                Some(wider) => *hull = wider,
+                None => break,
+            }
+        }
+    }
+    hulls.into_values().map(|hull| hull.trunc()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hull_holds_every_range_of_its_family() {
+        let of = |texts: &[&str]| {
+            let ranges = texts.iter().map(|text| text.parse().unwrap());
+            let hulls = hull(ranges.collect::<Vec<_>>());
+            hulls.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(of(&["10.244.0.0/24"]), ["10.244.0.0/24"]);
+        assert_eq!(
+            of(&[
+                "10.244.0.0/24",
+                "10.244.1.0/24",
+                "fd00::/64",
+                "10.244.2.0/24"
+            ]),
+            ["10.244.0.0/22", "fd00::/64"]
+        );
+        assert_eq!(of(&["0.0.0.0/1", "128.0.0.0/1"]), ["0.0.0.0/0"]);
+        assert!(of(&[]).is_empty());
+    }
+}
