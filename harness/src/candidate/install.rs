@@ -97,6 +97,14 @@ impl ClusterVariables {
         }
     }
 
+    /// Substitutes the variables in a text that needs no files.
+    ///
+    /// # Errors
+    /// When a `$(` means nothing, or has no value.
+    pub fn substitute(&self, text: &str, policy: VariablePolicy) -> Result<String, Unknown> {
+        substitute(text, policy, &|name| self.value(name, Path::new("")))
+    }
+
     /// The value of a variable; nothing if there is no such variable.
     fn value(&self, name: &str, directory: &Path) -> Result<Option<String>, String> {
         if let Some(variable) = name.strip_prefix("ENV:") {
@@ -552,3 +560,6 @@ impl Installation {
         Ok(out)
     }
 }
+
+#[cfg(test)]
+mod tests;

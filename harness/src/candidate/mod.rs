@@ -12,3 +12,4 @@ pub use manifest::{
     Binary, Candidate, CandidateError, HttpReady, Manifest, ProcessSpec, Ready, Source, Treatment,
     Variables, find_on_path,
 };
+pub use substitute::Unknown;

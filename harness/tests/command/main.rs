@@ -2,6 +2,7 @@
 //!
 //! Each test runs the built binary. What needs a world says so and is skipped, aloud, where user namespaces are forbidden.
 
+mod candidates;
 mod cases;
 mod certify;
 mod classify;

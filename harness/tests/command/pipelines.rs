@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::fleet::lost;
 
 /// Scripts that templates call.
-const SCRIPTS: [&str; 7] = [
+const SCRIPTS: [&str; 9] = [
     "run-gate",
     "run-soak",
     "publish-soak",
@@ -22,6 +22,8 @@ const SCRIPTS: [&str; 7] = [
     "prepare-machine",
     "restore-history",
     "flake-issues",
+    "run-cluster",
+    "get-cluster-tools",
 ];
 
 fn root() -> PathBuf {
@@ -231,6 +233,64 @@ fn the_nightly_workflow_calls_scripts_and_gives_no_rights_to_candidates() {
     // The candidate's jobs and those that write are not the same.
     let soaks = |job: &Value| steps(job).iter().any(|(run, _)| run.ends_with("/run-soak"));
     assert!(soaks(&jobs["soak"]) && !soaks(&jobs["publish"]) && !soaks(&jobs["pages"]));
+}
+
+#[test]
+fn the_workflow_for_real_clusters_runs_every_candidate_without_rights() {
+    const PATH: &str = ".github/workflows/real-clusters.yml";
+    let source = text(PATH);
+    let workflow = yaml(PATH);
+    let on = workflow.get("on").or(workflow.get("true")).expect("on");
+    let declared = keys(&on["workflow_dispatch"]["inputs"]);
+    assert_eq!(
+        used(&source, "inputs"),
+        declared.into_iter().map(str::to_owned).collect()
+    );
+    assert_eq!(workflow["permissions"], serde_json::json!({}));
+    for (name, job) in workflow["jobs"].as_object().expect("jobs") {
+        assert_eq!(
+            job["permissions"],
+            serde_json::json!({"contents": "read"}),
+            "{name}"
+        );
+        assert!(job["timeout-minutes"].is_number(), "{name}");
+        for step in job["steps"].as_array().expect("steps") {
+            let uses = step["uses"].as_str().unwrap_or_default();
+            if uses.starts_with("actions/checkout@") {
+                assert_eq!(step["with"]["persist-credentials"], false, "{name}");
+            }
+        }
+        for (run, env) in steps(job) {
+            let words: Vec<&str> = run.split(' ').filter(|word| *word != "exec").collect();
+            let script = words[0].strip_prefix("./ci/").expect("a script of ours");
+            assert!(SCRIPTS.contains(&script), "{script}");
+            let read = read_by(script);
+            for name in env.iter().filter(|name| !name.starts_with("CARGO_")) {
+                assert!(read.contains(name), "{script} does not read {name}");
+            }
+        }
+    }
+    let matrix = workflow["jobs"]["certify"]["strategy"]["matrix"]["candidate"].as_str();
+    let list = matrix
+        .and_then(|text| text.split('\'').nth(1))
+        .expect("a list");
+    let run: BTreeSet<String> = serde_json::from_str(list).expect("JSON");
+    let there: BTreeSet<String> = fs::read_dir(root().join("ci/candidates"))
+        .expect("candidates")
+        .flatten()
+        .filter_map(|entry| {
+            Some(
+                entry
+                    .file_name()
+                    .to_str()?
+                    .strip_suffix(".yaml")?
+                    .to_owned(),
+            )
+        })
+        // Those that are no proxies, and the one that is a part of every run.
+        .filter(|name| !["canary", "installed", "kube-network-policies"].contains(&name.as_str()))
+        .collect();
+    assert_eq!(run, there);
 }
 
 #[test]
