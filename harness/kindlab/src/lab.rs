@@ -342,7 +342,7 @@ impl Kind {
         };
         // Somebody else was quicker, without a marker: what there is, is his.
         if matches!(error, KindError::NameTaken { .. }) {
-            let forgotten = owned::forget(&tools.to_the_end().engine, &name);
+            let forgotten = owned::forget(&tools.to_the_end().engine, &name).map(drop);
             private.remove();
             return Err(and_then(error, forgotten));
         }

@@ -274,12 +274,16 @@ pub(crate) fn visit(engine: &Engine, name: &str) -> Result<String> {
     Ok(marker)
 }
 
-/// Removes all markers of a cluster, the first one last: as long as it is there, the cluster is ours.
-pub(crate) fn forget(engine: &Engine, name: &str) -> Result<()> {
+/// Removes all markers of a cluster, the first one last: as long as it is there, the cluster is ours. Returns the directory that it names.
+pub(crate) fn forget(engine: &Engine, name: &str) -> Result<Option<PathBuf>> {
     let markers = engine.volumes(&format!("{CLUSTER_LABEL}={name}"))?;
     let (made, others): (Vec<_>, Vec<_>) = markers
         .into_iter()
         .partition(|marker| marker.labels.get(ROLE).is_some_and(|role| role == "made"));
+    let directory = made
+        .iter()
+        .find_map(|marker| marker.labels.get(DIRECTORY))
+        .map(PathBuf::from);
     let names = |markers: Vec<Volume>| {
         markers
             .into_iter()
@@ -287,7 +291,8 @@ pub(crate) fn forget(engine: &Engine, name: &str) -> Result<()> {
             .collect::<Vec<_>>()
     };
     engine.remove_volumes(&names(others))?;
-    engine.remove_volumes(&names(made))
+    engine.remove_volumes(&names(made))?;
+    Ok(directory)
 }
 
 /// Markers that mean nothing any more: of visits that are over, and of clusters that are no longer ours.

@@ -1,6 +1,6 @@
 //! The end of a cluster: whatever state it is in, and whoever may still be making something of it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::engine::{Engine, EngineKind};
@@ -52,8 +52,9 @@ pub(crate) fn remove(
             });
         }
     }
-    owned::forget(engine, name)?;
-    if let Some(directory) = directory {
+    // That of whoever made it, and that of whoever deletes it.
+    let made_with = owned::forget(engine, name)?;
+    for directory in made_with.iter().map(PathBuf::as_path).chain(directory) {
         private::remove(directory);
     }
     Ok(())
