@@ -169,8 +169,9 @@ impl NodeAddresses {
     /// The address that the node's end of every pod wire holds: the pods' gateway, and what a masquerade
     /// towards a pod picks as its source.
     pub fn pod_gateway(&self, family: Family) -> IpAddr {
-        let (v4, v6) = pod_address(self.index, 1);
-        pick(family, v4, v6)
+        let v4 = self.pod_cidr4.network().to_bits() | 1;
+        let v6 = self.pod_cidr6.network().to_bits() | 1;
+        pick(family, Ipv4Addr::from_bits(v4), Ipv6Addr::from_bits(v6))
     }
 
     /// The address in an extra network, if the node is in it.
@@ -287,6 +288,8 @@ pub struct Real {
     pub service_cidrs: Vec<IpNet>,
     /// Whether the network gives what pods send to other nodes the address of the pod's node.
     pub masquerades_to_nodes: bool,
+    /// Whether the kernels of nodes and pods limit the messages that say that nobody is there.
+    pub refusals_are_limited: bool,
 }
 
 /// From here on in the range of ClusterIPs scenarios choose theirs in a cluster that somebody else made. The first ones belong to the
@@ -639,6 +642,12 @@ impl Plan {
         if let Some(real) = &mut self.real {
             real.masquerades_to_nodes = masquerades;
         }
+    }
+
+    /// Whether the kernels of nodes and pods limit the messages that say that nobody is there. In a world of ours they do not.
+    pub fn refusals_are_limited(&self) -> bool {
+        let real = self.real.as_ref();
+        real.is_some_and(|real| real.refusals_are_limited)
     }
 
     /// Whether the network gives what pods send to other nodes the address of the pod's node. In a world of ours it does not.

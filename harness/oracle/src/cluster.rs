@@ -70,6 +70,9 @@ pub struct Cluster {
     /// Whether the network, and not the proxy, gives what pods send to other nodes the address of the pod's node: what ip-masq-agent, kindnet
     /// and others do with everything that leaves the range of the pods. Then a server there sees no pod's address, whatever the proxy does.
     pub pods_are_masqueraded_to_nodes: bool,
+    /// Whether the nodes tell senders only now and then that nobody is there: the kernel limits such messages to one a second per destination
+    /// (`net.ipv4.icmp_ratelimit`) unless somebody switched that off. Then silence is no proof that nobody wanted to say it.
+    pub refusals_are_limited: bool,
     /// The name this proxy goes by: it serves Services labelled with it instead of unlabelled ones.
     pub service_proxy_name: Option<String>,
     /// All Services.

@@ -50,6 +50,13 @@ pub fn expect(cluster: &Cluster, source: &Source, to: &Destination) -> Expectati
     if !affinity {
         answer.affinity = None;
     }
+    if cluster.refusals_are_limited {
+        for outcome in &mut answer.outcomes {
+            if *outcome == Outcome::Refuse {
+                *outcome = Outcome::NoAnswer;
+            }
+        }
+    }
     if cluster.pods_are_masqueraded_to_nodes {
         question.without_client_addresses(&mut answer.outcomes);
     }

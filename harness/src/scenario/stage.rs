@@ -384,6 +384,7 @@ impl Stage {
             .map_err(|error| StageError::new("read the objects", error))?;
         cluster.service_cidrs = self.plan.service_cidrs();
         cluster.pods_are_masqueraded_to_nodes = self.plan.masquerades_to_nodes();
+        cluster.refusals_are_limited = self.plan.refusals_are_limited();
         if !self.nodeport_addresses.is_empty() {
             cluster.nodeport_addresses = Some(
                 self.nodeport_addresses

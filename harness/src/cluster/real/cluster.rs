@@ -32,7 +32,7 @@ use super::{
     manifests,
     names::Names,
     settle,
-    site::{POLL, Site, resource, typed},
+    site::{POLL, Site, resource, typed, unlimited},
 };
 use crate::{
     candidate::Candidate,
@@ -248,7 +248,7 @@ impl RealCluster {
         let plans = &self.site.plans;
         let objects = pods.iter().map(|pod| {
             let node = self.names.real_node(&pod.node).unwrap_or_default();
-            manifests::pod(pod, namespace, node, &plans.image, &plans.run)
+            manifests::pod(pod, namespace, node, plans)
         });
         let running = self.site.run_pods(namespace, objects.collect()).await?;
         for object in &running {
@@ -259,6 +259,9 @@ impl RealCluster {
         }
         try_join_all(pods.iter().map(|pod| async {
             let agent = RemoteAgent::start(&self.site.client, namespace, &pod.name).await?;
+            if plans.ours && !pod.host_network {
+                unlimited(&agent.handle()).await?;
+            }
             self.serve(pod, &agent.handle()).await?;
             Ok((pod.name.clone(), agent))
         }))
@@ -631,6 +634,7 @@ fn plan(site: &Site, case: &Case) -> Result<Plan, ClusterError> {
         cluster_cidrs: cidrs.collect(),
         service_cidrs: site.service_cidrs.clone(),
         masquerades_to_nodes: false,
+        refusals_are_limited: !site.plans.ours,
         nodes,
         outside,
     };

@@ -395,6 +395,7 @@ impl Opening for Existing {
                 image: self.options.image.clone().unwrap_or_default(),
                 instances: given.or_else(|| install::instances(candidate)),
                 disruptive: self.options.disruptive,
+                ours: false,
             };
             let waits = |what: &str| told.waits(what);
             let site = Site::open(self.client()?, plans, &waits);

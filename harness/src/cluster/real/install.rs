@@ -7,7 +7,11 @@ use std::{
 };
 
 use futures::future::try_join_all;
-use kube::Client;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api, Client,
+    api::{ListParams, LogParams},
+};
 use rollout::{Blame, Existing, Object, ObjectId, Progress, Rollout, Workload};
 use tokio::time::sleep;
 
@@ -188,6 +192,9 @@ pub async fn answers(site: &Site, candidate: &Candidate) -> Result<(), ClusterEr
                         Err(error) => return Err(infra("a node's agent")(&error)),
                     }
                 }
+                if let Some(crash) = crashes(site).await? {
+                    return Err(ClusterError::Candidate(crash));
+                }
                 if Instant::now() > until {
                     return Err(ClusterError::Candidate(format!(
                         "on {} nobody answers 200 at port {port}, {path}: {problem}",
@@ -195,13 +202,55 @@ pub async fn answers(site: &Site, candidate: &Candidate) -> Result<(), ClusterEr
                     )));
                 }
                 // A poll of a condition with a deadline.
-                sleep(super::site::POLL).await;
+                sleep(super::site::POLL * 5).await;
             }
         }))
         .await?;
     }
     Ok(())
 }
+
+/// A Pod of the candidate that ends again and again, with the last that it said.
+async fn crashes(site: &Site) -> Result<Option<String>, ClusterError> {
+    let Some(place) = &site.plans.instances else {
+        return Ok(None);
+    };
+    let api: Api<Pod> = Api::namespaced(site.client.clone(), &place.namespace);
+    let pods = api
+        .list(&ListParams::default().labels(&place.selector))
+        .await;
+    let pods = pods.map_err(|error| infra("list the candidate's Pods")(&error))?;
+    for pod in pods.items {
+        let Some((container, times)) = crashed(&pod) else {
+            continue;
+        };
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        let params = LogParams {
+            container: Some(container),
+            previous: true,
+            tail_lines: Some(5),
+            ..LogParams::default()
+        };
+        let said = api.logs(name, &params).await.unwrap_or_default();
+        return Ok(Some(format!(
+            "Pod {}/{name} ended {times} times; the last lines:\n{}",
+            place.namespace,
+            said.trim_end()
+        )));
+    }
+    Ok(None)
+}
+
+/// The container that ended too often, and how often.
+fn crashed(pod: &Pod) -> Option<(String, i32)> {
+    let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+    let mut statuses = statuses.iter();
+    let status = statuses.find(|status| status.restart_count >= CRASHES)?;
+    Some((status.name.clone(), status.restart_count))
+}
+
+/// Whoever ended so often by itself is not about to answer. The kubelet waits longer each time: this takes about a minute.
+const CRASHES: i32 = 3;
 
 /// The smallest ranges, one per family, that hold all of these: what a cluster's pod range is at least.
 pub fn hull(ranges: impl IntoIterator<Item = ipnet::IpNet>) -> Vec<ipnet::IpNet> {

@@ -175,6 +175,7 @@ impl Made {
             image: own.clone(),
             instances: install::instances(candidate),
             disruptive: true,
+            ours: true,
         };
         let waits = |what: &str| told.waits(what);
         let site = Site::open(client, plans, &waits);

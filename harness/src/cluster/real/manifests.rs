@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::agents::PROGRAM;
+use super::{agents::PROGRAM, site::Plans};
 use crate::scenario::doc::Pod;
 
 /// The label of everything of ours: its value is the run's.
@@ -30,7 +30,7 @@ pub fn namespace(name: &str, run: &str) -> Value {
 
 /// A pod of a scenario, on the node of this name. It does nothing by itself: its servers and clients are those of the agent that is started in it.
 /// It is the first process of its container, so it hears no SIGTERM and lives through its whole termination.
-pub fn pod(pod: &Pod, namespace: &str, node: &str, image: &str, run: &str) -> Value {
+pub fn pod(pod: &Pod, namespace: &str, node: &str, plans: &Plans) -> Value {
     let ports: Vec<Value> = pod
         .serves()
         .iter()
@@ -43,7 +43,7 @@ pub fn pod(pod: &Pod, namespace: &str, node: &str, image: &str, run: &str) -> Va
         })
         .collect();
     let mut labels = json!(pod.labels);
-    labels[RUN] = json!(run);
+    labels[RUN] = json!(plans.run);
     json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -60,11 +60,16 @@ pub fn pod(pod: &Pod, namespace: &str, node: &str, image: &str, run: &str) -> Va
             "tolerations": [{"operator": "Exists"}],
             "containers": [{
                 "name": "server",
-                "image": image,
+                "image": plans.image,
                 "imagePullPolicy": "IfNotPresent",
                 "command": [PROGRAM, "hold"],
                 "ports": ports,
-                "securityContext": {"capabilities": {"add": ["NET_RAW"]}},
+                // Packets that no socket would send, and sequence numbers of connections to send them with.
+                "securityContext": {
+                    "capabilities": {"add": ["NET_ADMIN", "NET_RAW"]},
+                    // To write its own kernel settings.
+                    "privileged": plans.ours,
+                },
             }],
         },
     })

@@ -19,6 +19,7 @@ use kube::{
     api::{DeleteParams, DynamicObject, ListParams, PostParams},
 };
 use netlab::plan::{NodeAddresses, OutsideAddresses};
+use probe::client::Agent;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -70,6 +71,8 @@ pub struct Plans {
     pub instances: Option<Instances>,
     /// Whether nodes and the candidate may be disturbed.
     pub disruptive: bool,
+    /// Whether the nodes are ours, so that their kernels can be set as those of a world of namespaces are.
+    pub ours: bool,
 }
 
 /// A node of the cluster.
@@ -189,6 +192,14 @@ impl Site {
             )
         });
         site.run_pods(&site.plans.run, agents.collect()).await?;
+        if site.plans.ours {
+            told("the settings of the nodes");
+            try_join_all(site.nodes.iter().map(|node| async {
+                let agent = site.node_agent(&node.name).await?;
+                unlimited(&agent.handle()).await
+            }))
+            .await?;
+        }
         Ok(site)
     }
 
@@ -421,6 +432,25 @@ impl Site {
             sleep(POLL * 5).await;
         }
     }
+}
+
+/// Lets a kernel say as often as it is asked that nobody is there; otherwise it says so once a second to each destination, and a scenario that asks
+/// more often takes that for silence.
+pub(super) async fn unlimited(agent: &Agent) -> Result<(), ClusterError> {
+    for (path, value, required) in [
+        ("ipv4/icmp_ratelimit", "0", true),
+        ("ipv6/icmp/ratelimit", "0", true),
+        // One budget for the whole machine in older kernels, and then not to be seen in a network namespace.
+        ("ipv4/icmp_msgs_per_sec", "1000000", false),
+        ("ipv4/icmp_msgs_burst", "100000", false),
+    ] {
+        if let Err(error) = agent.sysctl(path, value).await
+            && required
+        {
+            return Err(infra("a kernel's setting")(&error));
+        }
+    }
+    Ok(())
 }
 
 /// Namespaces of many Pods take tens of seconds to go away.
