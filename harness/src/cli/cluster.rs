@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use super::{Exit, Failed, print, runtime};
 use crate::{
     candidate::Candidate,
-    cluster::{ClusterError, NetnsCluster, Settings},
+    cluster::{ClusterError, NetnsCluster, Settings, real::existing},
     scenario::read_documents,
 };
 
@@ -22,6 +22,16 @@ pub struct Cluster {
 enum Command {
     /// Build a world with the candidate running and open a shell on its first node; everything is gone when it ends.
     Up(Up),
+    /// Print the ClusterRole with all that `--provider kubeconfig` needs of a cluster where the candidate is installed already, and a
+    /// ServiceAccount that has it. Who installs a candidate needs the rights to make its objects, too.
+    Rbac(Rbac),
+}
+
+#[derive(Debug, Args)]
+struct Rbac {
+    /// Namespace of the ServiceAccount `harness`.
+    #[arg(long, default_value = "default", value_name = "NAME")]
+    namespace: String,
 }
 
 #[derive(Debug, Args)]
@@ -45,8 +55,20 @@ const WORLD: &str = include_str!("world.yaml");
 
 impl Cluster {
     pub(super) fn run(self) -> Result<Exit, Failed> {
-        let Command::Up(up) = self.command;
-        up.run()
+        match self.command {
+            Command::Up(up) => up.run(),
+            Command::Rbac(rbac) => rbac.run(),
+        }
+    }
+}
+
+impl Rbac {
+    fn run(self) -> Result<Exit, Failed> {
+        let documents = existing::rbac(&self.namespace);
+        let texts = documents.iter().map(serde_saphyr::to_string);
+        let texts: Vec<String> = texts.collect::<Result<_, _>>().map_err(Failed::infra)?;
+        print(&texts.join("---\n"));
+        Ok(Exit::Ok)
     }
 }
 

@@ -37,15 +37,8 @@ pub struct Place {
     /// Where clusters come from.
     #[arg(long, value_enum, default_value_t)]
     provider: Kind,
-    /// With `--provider kind`: the node image; by default kind's own.
-    #[arg(long, value_name = "IMAGE", env = "HARNESS_KIND_IMAGE")]
-    image: Option<String>,
-    /// With `--provider kind`: leave the cluster for `--reuse`. `harness clean` deletes it when it is named.
-    #[arg(long)]
-    keep: bool,
-    /// With `--provider kind`: use a cluster that was kept, and leave it.
-    #[arg(long, value_name = "NAME")]
-    reuse: Option<String>,
+    #[command(flatten)]
+    kind: OnKind,
     /// With `--provider kubeconfig`: the file; by default the one that kubectl would use.
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
@@ -67,6 +60,40 @@ pub struct Place {
     /// With `--candidate installed`: the candidate's Pods, such as `kube-system/k8s-app=kube-proxy`, so that cases can look after them.
     #[arg(long, value_name = "NAMESPACE/LABELS")]
     candidate_pods: Option<String>,
+}
+
+/// Options of `--provider kind`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Clusters")]
+pub struct OnKind {
+    /// With `--provider kind`: the node image; by default kind's own.
+    #[arg(long, value_name = "IMAGE", env = "HARNESS_KIND_IMAGE")]
+    image: Option<String>,
+    /// With `--provider kind`: leave the cluster for `--reuse`. `harness clean` deletes it when it is named.
+    #[arg(long)]
+    keep: bool,
+    /// With `--provider kind`: use a cluster that was kept, and leave it.
+    #[arg(long, value_name = "NAME")]
+    reuse: Option<String>,
+}
+
+impl OnKind {
+    /// A cluster that is made, or used again, with logs in a directory.
+    pub(super) fn made(&self, run_id: &str, logs: &Path, archives: &[PathBuf]) -> Made {
+        let options = made::Options {
+            image: self.image.clone(),
+            keep: self.keep,
+            reuse: self.reuse.clone(),
+            logs: logs.into(),
+            archives: archives.to_vec(),
+        };
+        Made::new(options, short(run_id))
+    }
+
+    /// An option that says nothing without it.
+    pub(super) fn given(&self) -> [(&'static str, bool); 2] {
+        [("--keep", self.keep), ("--reuse", self.reuse.is_some())]
+    }
 }
 
 impl Place {
@@ -108,13 +135,7 @@ impl Place {
                         "--candidate installed is what runs in a cluster already: it needs --provider kubeconfig",
                     ));
                 }
-                let options = made::Options {
-                    image: self.image.clone(),
-                    keep: self.keep,
-                    reuse: self.reuse.clone(),
-                    logs: out.into(),
-                };
-                Box::new(Made::new(options, short(run_id)))
+                Box::new(self.kind.made(run_id, out, &[]))
             }
             Kind::Kubeconfig => Box::new(self.existing(candidate, run_id)?),
         };
@@ -151,9 +172,11 @@ impl Place {
 
     /// An option that says nothing with this provider.
     fn misplaced(&self) -> Option<String> {
+        let of_kind = self
+            .kind
+            .given()
+            .map(|(flag, given)| (flag, Kind::Kind, given));
         let options = [
-            ("--keep", Kind::Kind, self.keep),
-            ("--reuse", Kind::Kind, self.reuse.is_some()),
             ("--kubeconfig", Kind::Kubeconfig, self.kubeconfig.is_some()),
             ("--context", Kind::Kubeconfig, self.context.is_some()),
             (
@@ -169,8 +192,9 @@ impl Place {
                 self.candidate_pods.is_some(),
             ),
         ];
-        let mut given = options
+        let mut given = of_kind
             .into_iter()
+            .chain(options)
             .filter(|(_, of, given)| *given && *of != self.provider);
         let (flag, of, _) = given.next()?;
         let of = of.to_possible_value()?;

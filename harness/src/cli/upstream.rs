@@ -10,9 +10,15 @@ use std::{
 
 use clap::Args;
 
-use super::{Exit, Failed, interrupt::interrupted, print, results, runtime};
+use super::{
+    Exit, Failed, certify::run_id, interrupt::interrupted, place::OnKind, print, results, runtime,
+};
 use crate::{
-    candidate::Candidate,
+    candidate::{Candidate, Form},
+    cluster::{
+        ClusterError,
+        real::opening::{Real, Told},
+    },
     coverage::Accounts,
     plan::{Catalogue, Requirements},
     upstream::{
@@ -46,8 +52,19 @@ pub struct UpstreamCommand {
     #[arg(long, value_name = "FILE")]
     junit: Vec<PathBuf>,
     /// How to reach the cluster.
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["junit", "dry_run"])]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["junit", "dry_run", "on_kind"])]
     kubeconfig: Option<PathBuf>,
+    /// In place of --kubeconfig: make a cluster with the kind command (or use one again), install the candidate, and run there.
+    #[arg(long = "kind", conflicts_with_all = ["kubeconfig", "context", "junit", "dry_run"])]
+    on_kind: bool,
+    #[command(flatten)]
+    kind: OnKind,
+    /// With --kind: image archives to load into the nodes, such as that of agnhost; may be repeated.
+    #[arg(long, value_name = "FILE", requires = "on_kind")]
+    load: Vec<PathBuf>,
+    /// Only specs whose names hold this text, such as '[sig-network] Services'; may be repeated.
+    #[arg(long, value_name = "TEXT")]
+    only: Vec<String>,
     /// The context of the kubeconfig, if not the current one.
     #[arg(long, value_name = "NAME")]
     context: Option<String>,
@@ -95,15 +112,25 @@ impl UpstreamCommand {
         let catalogue = Catalogue::embedded(&requirements)?;
         let table = Accounts::embedded()?.upstream.table(&catalogue);
         let report = self.report.as_deref().map(results::read).transpose()?;
-        let candidate = self.candidate.as_deref().map(Candidate::load).transpose()?;
+        let candidate = self.candidate()?;
+        if let Some((flag, _)) = self.kind.given().into_iter().find(|(_, given)| *given)
+            && !self.on_kind
+        {
+            return Err(Failed::usage(format!("{flag} needs --kind")));
+        }
         let allowed = Allowed {
             features: self.feature.iter().cloned().collect(),
             disruptive: self.disruptive,
             conformance: self.conformance,
         };
         let out = self.out.as_deref().map(empty).transpose()?;
-        let choose =
-            |names: &[String]| Choice::of(names, &allowed, candidate.as_ref(), &table, &catalogue);
+        let choose = |names: &[String]| {
+            let of_them = |name: &&String| {
+                self.only.is_empty() || self.only.iter().any(|text| name.contains(text.as_str()))
+            };
+            let names: Vec<String> = names.iter().filter(of_them).cloned().collect();
+            Choice::of(&names, &allowed, candidate.as_ref(), &table, &catalogue)
+        };
         let (choice, texts) = match self.program() {
             None => (Choice::default(), self.texts()?),
             Some(program) => {
@@ -123,10 +150,43 @@ impl UpstreamCommand {
                     choice.left_out.len()
                 ));
                 let stop = Arc::new(AtomicBool::new(false));
+                let tell = |line: &str| print(&format!("{}\n", reports::text::one_line(line)));
                 let texts = runtime.block_on(async {
                     tokio::spawn(interrupted(stop.clone()));
-                    let tell = |line: &str| print(&format!("{}\n", reports::text::one_line(line)));
-                    program.run(&choice.focus(), out, &stop, tell).await
+                    let Some(candidate) = candidate.as_ref().filter(|_| self.on_kind) else {
+                        let ran = program.run(&choice.focus(), out, &stop, tell).await;
+                        return ran.map_err(Failed::from);
+                    };
+                    let run_id = run_id(&candidate.manifest.name);
+                    let made = self.kind.made(&run_id, out, &self.load);
+                    let real = Real::new(Box::new(made));
+                    let told = Told::new(
+                        |setup| {
+                            print(&format!(
+                                "cluster  {}\n",
+                                reports::text::one_line(&setup.to_string())
+                            ))
+                        },
+                        |what| tracing::info!("waiting: {what}"),
+                    );
+                    let ran = match real.open(candidate, &told).await {
+                        Ok(()) => {
+                            let kubeconfig = real.opening().kubeconfig();
+                            let program = Program {
+                                kubeconfig: kubeconfig.unwrap_or_default(),
+                                ..program
+                            };
+                            let ran = program.run(&choice.focus(), out, &stop, tell).await;
+                            ran.map_err(Failed::from)
+                        }
+                        Err(error @ ClusterError::Candidate(_)) => Err(Failed {
+                            message: error.to_string(),
+                            exit: Exit::NotConformant,
+                        }),
+                        Err(error) => Err(Failed::infra(error)),
+                    };
+                    real.close(ran.is_err(), &told).await;
+                    ran
                 })?;
                 if stop.load(Ordering::Relaxed) {
                     eprintln!("interrupted: what is there is kept in {}", out.display());
@@ -155,6 +215,25 @@ impl UpstreamCommand {
         } else {
             Exit::Ok
         })
+    }
+
+    /// The candidate, in the form that is installed on a cluster where it has one.
+    fn candidate(&self) -> Result<Option<Candidate>, Failed> {
+        let Some(reference) = &self.candidate else {
+            return match self.on_kind {
+                true => Err(Failed::usage("--kind needs --candidate: what is installed")),
+                false => Ok(None),
+            };
+        };
+        let form = match self.on_kind {
+            true => Form::Cluster,
+            false => Form::Process,
+        };
+        let candidate = Candidate::load_as(reference, form);
+        Ok(Some(match candidate {
+            Err(_) if !self.on_kind => Candidate::load_as(reference, Form::Cluster)?,
+            candidate => candidate?,
+        }))
     }
 
     fn program(&self) -> Option<Program> {

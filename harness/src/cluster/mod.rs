@@ -131,6 +131,11 @@ pub trait Cluster: Send + Sync {
         Duration::from_millis(500)
     }
 
+    /// How much later than in a world of namespaces the candidate may hear of a change, because the API's controllers take so long to follow.
+    fn slack(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// The agent of a pod, node or client.
     fn agent(&self, who: &str) -> Result<Agent, ClusterError>;
 

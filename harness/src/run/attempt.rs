@@ -316,7 +316,8 @@ impl<'a> Attempt<'a> {
             Some(patience) => deadline.min(patience),
             None => deadline,
         };
-        deadline.0.as_nanos() as u64 * u64::from(candidate.treatment.stretch)
+        let deadline = deadline.0 + self.cluster.slack();
+        deadline.as_nanos() as u64 * u64::from(candidate.treatment.stretch)
     }
 
     /// Whether this is the direct path: an experiment without a proxy.

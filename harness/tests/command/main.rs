@@ -6,6 +6,7 @@ mod candidates;
 mod cases;
 mod certify;
 mod classify;
+mod clusters;
 mod coverage;
 mod diff;
 mod documents;

@@ -722,6 +722,11 @@ impl Cluster for RealCluster {
         self.waited
     }
 
+    fn slack(&self) -> Duration {
+        // The candidate's own client of the API is as late as ours is.
+        2 * self.site.pace.p90().unwrap_or_default()
+    }
+
     fn late(&self) -> Duration {
         // Through the API server, the kubelet and the container runtime.
         Duration::from_secs(3)

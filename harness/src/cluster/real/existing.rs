@@ -348,8 +348,8 @@ async fn may(client: &Client) -> Result<(), ClusterError> {
     }
 }
 
-/// The ClusterRole that grants [`RIGHTS`].
-pub fn cluster_role() -> serde_json::Value {
+/// The ClusterRole that grants [`RIGHTS`], a ServiceAccount in a namespace, and what binds them.
+pub fn rbac(namespace: &str) -> [serde_json::Value; 3] {
     let rules: Vec<serde_json::Value> = RIGHTS
         .iter()
         .map(|(group, resource, subresource, verbs, _)| {
@@ -361,13 +361,30 @@ pub fn cluster_role() -> serde_json::Value {
             json!({"apiGroups": [group], "resources": [resource], "verbs": verbs})
         })
         .collect();
-    json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "ClusterRole",
-        "metadata": {"name": "harness"},
-        "rules": rules,
-    })
+    [
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRole",
+            "metadata": {"name": NAME},
+            "rules": rules,
+        }),
+        json!({
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": {"name": NAME, "namespace": namespace},
+        }),
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": NAME},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": NAME},
+            "subjects": [{"kind": "ServiceAccount", "name": NAME, "namespace": namespace}],
+        }),
+    ]
 }
+
+/// Of everything that [`rbac`] makes.
+const NAME: &str = "harness";
 
 impl Opening for Existing {
     fn name(&self) -> &'static str {
@@ -456,6 +473,6 @@ mod tests {
 
     #[test]
     fn the_cluster_role_is_the_list() {
-        insta::assert_yaml_snapshot!(cluster_role());
+        insta::assert_yaml_snapshot!(rbac("tools"));
     }
 }

@@ -61,6 +61,8 @@ pub struct Options {
     pub reuse: Option<String>,
     /// Where logs go.
     pub logs: PathBuf,
+    /// Further image archives to load into the nodes.
+    pub archives: Vec<PathBuf>,
 }
 
 /// A cluster that is made.
@@ -233,6 +235,9 @@ impl Made {
                 cluster.load_foreign_archive(&path).await?;
             }
         }
+        for archive in &self.options.archives {
+            cluster.load_foreign_archive(archive).await?;
+        }
         Ok(own.reference)
     }
 
@@ -274,8 +279,18 @@ impl Made {
                 let added = agent.address_add(LINK, &format!("{from}/{bits}")).await;
                 added.map_err(|error| infra(what)(&error))?;
                 let to = frontends(site, family);
-                let routed = agent.routes_from(from, via, LINK, to, table).await;
-                routed.map_err(|error| infra(what)(&error))?;
+                // Pods are reached at their own addresses, too, by way of their nodes: the direct path beside what is asked.
+                let pods = site.nodes().iter().map(|node| {
+                    let addresses = &node.addresses;
+                    (
+                        addresses.ip(family),
+                        vec![addresses.pod_cidr(family).to_string()],
+                    )
+                });
+                for (via, to) in std::iter::once((via, to)).chain(pods) {
+                    let routed = agent.routes_from(from, via, LINK, to, table).await;
+                    routed.map_err(|error| infra(what)(&error))?;
+                }
             }
             beyond.addresses.insert(node.name.clone(), own);
         }
@@ -462,6 +477,11 @@ impl Opening for Made {
         told: &'a Told,
     ) -> BoxFuture<'a, Result<Arc<Site>, ClusterError>> {
         Box::pin(self.make(candidate, told))
+    }
+
+    fn kubeconfig(&self) -> Option<PathBuf> {
+        let cluster = self.state(|state| state.cluster.clone())?;
+        Some(cluster.kubeconfig())
     }
 
     fn trouble(&self) -> BoxFuture<'_, Option<String>> {

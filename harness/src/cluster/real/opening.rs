@@ -4,6 +4,7 @@
 //! not get ready, as infrastructure trouble otherwise. So there is a report in any case, and it says why.
 
 use std::{
+    path::PathBuf,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Instant,
 };
@@ -33,6 +34,11 @@ pub trait Opening: std::fmt::Debug + Send + Sync {
         candidate: &'a Candidate,
         told: &'a Told,
     ) -> BoxFuture<'a, Result<Arc<Site>, ClusterError>>;
+
+    /// The kubeconfig of a cluster that was made, once it is there.
+    fn kubeconfig(&self) -> Option<PathBuf> {
+        None
+    }
 
     /// Why nothing can be expected of the cluster any more, if that can be seen.
     fn trouble(&self) -> BoxFuture<'_, Option<String>> {
@@ -126,6 +132,11 @@ impl Real {
         let result = opened.as_ref().map(drop).map_err(Clone::clone);
         let _ = self.site.set(opened);
         result
+    }
+
+    /// How it is made.
+    pub fn opening(&self) -> &dyn Opening {
+        self.opening.as_ref()
     }
 
     /// Takes away what was made.
