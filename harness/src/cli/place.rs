@@ -20,7 +20,7 @@ use crate::{
 
 /// Where clusters come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Kind {
+pub enum From {
     /// Network namespaces on this machine, with an embedded API server; one world per attempt.
     #[default]
     Netns,
@@ -36,7 +36,7 @@ pub enum Kind {
 pub struct Place {
     /// Where clusters come from.
     #[arg(long, value_enum, default_value_t)]
-    provider: Kind,
+    provider: From,
     #[command(flatten)]
     kind: OnKind,
     /// With `--provider kubeconfig`: the file; by default the one that kubectl would use.
@@ -100,14 +100,14 @@ impl Place {
     /// The form in which candidates are read.
     pub(super) fn form(&self) -> Form {
         match self.provider {
-            Kind::Netns => Form::Process,
-            Kind::Kind | Kind::Kubeconfig => Form::Cluster,
+            From::Netns => Form::Process,
+            From::Kind | From::Kubeconfig => Form::Cluster,
         }
     }
 
     /// Whether clusters are worlds of namespaces.
     pub(super) fn is_netns(&self) -> bool {
-        self.provider == Kind::Netns
+        self.provider == From::Netns
     }
 
     /// The cluster of a run, where it is not a world per attempt. Looks at it and changes nothing.
@@ -121,7 +121,7 @@ impl Place {
             return Err(Failed::usage(flag));
         }
         let opening: Box<dyn Opening> = match self.provider {
-            Kind::Netns => {
+            From::Netns => {
                 if candidate.is_installed() {
                     return Err(Failed::usage(
                         "--candidate installed is what runs in a cluster already: it needs --provider kubeconfig",
@@ -129,7 +129,7 @@ impl Place {
                 }
                 return Ok(None);
             }
-            Kind::Kind => {
+            From::Kind => {
                 if candidate.is_installed() {
                     return Err(Failed::usage(
                         "--candidate installed is what runs in a cluster already: it needs --provider kubeconfig",
@@ -137,7 +137,7 @@ impl Place {
                 }
                 Box::new(self.kind.made(run_id, out, &[]))
             }
-            Kind::Kubeconfig => Box::new(self.existing(candidate, run_id)?),
+            From::Kubeconfig => Box::new(self.existing(candidate, run_id)?),
         };
         Ok(Some(Arc::new(Real::new(opening))))
     }
@@ -175,20 +175,20 @@ impl Place {
         let of_kind = self
             .kind
             .given()
-            .map(|(flag, given)| (flag, Kind::Kind, given));
+            .map(|(flag, given)| (flag, From::Kind, given));
         let options = [
-            ("--kubeconfig", Kind::Kubeconfig, self.kubeconfig.is_some()),
-            ("--context", Kind::Kubeconfig, self.context.is_some()),
+            ("--kubeconfig", From::Kubeconfig, self.kubeconfig.is_some()),
+            ("--context", From::Kubeconfig, self.context.is_some()),
             (
                 "--i-know-what-i-do",
-                Kind::Kubeconfig,
+                From::Kubeconfig,
                 self.i_know_what_i_do,
             ),
-            ("--disruptive", Kind::Kubeconfig, self.disruptive),
-            ("--install", Kind::Kubeconfig, self.install),
+            ("--disruptive", From::Kubeconfig, self.disruptive),
+            ("--install", From::Kubeconfig, self.install),
             (
                 "--candidate-pods",
-                Kind::Kubeconfig,
+                From::Kubeconfig,
                 self.candidate_pods.is_some(),
             ),
         ];

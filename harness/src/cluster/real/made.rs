@@ -507,7 +507,7 @@ impl Opening for Made {
                 cluster,
                 installed,
                 outside,
-            } = self.state(|state| std::mem::take(state));
+            } = std::mem::take(&mut *self.state.lock().unwrap_or_else(PoisonError::into_inner));
             let Some(cluster) = cluster else {
                 // Whatever failed before took away what it had made.
                 return;
