@@ -87,15 +87,26 @@ impl Rollout {
             .map_err(|error| Error::api(format!("look up the kind of {id}"), &error))
     }
 
+    /// The object as it is on the cluster, and its kind; nothing if either is not there.
+    pub(crate) async fn look_up(
+        &self,
+        id: &ObjectId,
+        until: Instant,
+    ) -> Result<Option<(Kind, DynamicObject)>, Error> {
+        let Some(kind) = self.kind(id, until).await? else {
+            return Ok(None);
+        };
+        let existing = self.get(&kind, id, until).await?;
+        Ok(existing.map(|existing| (kind, existing)))
+    }
+
     async fn refuse_existing(&self, objects: &[Object], until: Instant) -> Result<(), Error> {
         let mut foreign = Vec::new();
         for object in objects {
             // Kinds that are not there yet have no objects.
-            let Some(kind) = self.kind(&object.id, until).await? else {
-                continue;
-            };
-            let existing = self.get(&kind, &object.id, until).await?;
-            if existing.is_some_and(|existing| !is_ours(&existing)) && !is_namespace(&object.id) {
+            let existing = self.look_up(&object.id, until).await?;
+            let others = existing.is_some_and(|(_, existing)| !is_ours(&existing));
+            if others && !is_namespace(&object.id) {
                 foreign.push(object.id.clone());
             }
         }
@@ -142,14 +153,8 @@ impl Rollout {
 
     /// What is sent: without what the server owns, and with our marks if it is ours.
     fn prepared(&self, object: &Object, kind: &Kind, ours: bool) -> Value {
-        let mut value = object.value.clone();
-        if let Some(whole) = value.as_object_mut() {
-            whole.remove("status");
-        }
+        let mut value = without_servers_own(&object.value);
         if let Some(metadata) = value["metadata"].as_object_mut() {
-            for field in SERVERS {
-                metadata.remove(field);
-            }
             if !kind.namespaced {
                 metadata.remove("namespace");
             } else if object.id.namespace.is_none() {
@@ -229,8 +234,22 @@ impl Rollout {
     }
 }
 
+/// The object without what the server writes into it.
+pub(crate) fn without_servers_own(value: &Value) -> Value {
+    let mut value = value.clone();
+    if let Some(whole) = value.as_object_mut() {
+        whole.remove("status");
+    }
+    if let Some(metadata) = value["metadata"].as_object_mut() {
+        for field in SERVERS {
+            metadata.remove(field);
+        }
+    }
+    value
+}
+
 /// Fields of metadata that the server owns.
-pub(crate) const SERVERS: [&str; 7] = [
+const SERVERS: [&str; 7] = [
     "creationTimestamp",
     "deletionGracePeriodSeconds",
     "deletionTimestamp",

@@ -5,6 +5,7 @@ use std::{collections::HashMap, fmt, future::Future, time::Duration};
 use k8s_openapi::{
     api::core::v1::{ContainerStatus, Event, Node, Pod},
     apimachinery::pkg::apis::meta::v1::LabelSelector,
+    jiff::Timestamp,
 };
 use kube::{
     Api, ResourceExt as _,
@@ -209,7 +210,7 @@ fn container_statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
             .state
             .as_ref()
             .and_then(|state| state.terminated.as_ref());
-        !ended.is_some_and(|ended| ended.exit_code == 0)
+        ended.is_none_or(|ended| ended.exit_code != 0)
     })
 }
 
@@ -227,18 +228,16 @@ fn is_ready(pod: &Pod) -> bool {
 /// Brings together what was found.
 fn summarize(name: &str, pods: &[Pod], events: &[Event], nodes: &[Node], logs: &Logs) -> Diagnosis {
     let unready: Vec<&Pod> = pods.iter().filter(|pod| !is_ready(pod)).collect();
-    let imageless = image_trouble(unready.iter().copied()).is_some();
+    let waits = |pod: &&Pod| waits_for_image(&pod.name_any(), events);
+    let imageless = image_trouble(unready.iter().copied()).is_some()
+        || unready.iter().filter(|pod| !has_started(pod)).any(waits);
     let concerns = |event: &&Event| {
         let about = event.involved_object.name.as_deref().unwrap_or_default();
         let of_a_pod = || pods.iter().any(|pod| pod.name_any() == about);
         event.type_.as_deref() != Some("Normal") && (about == name || of_a_pod())
     };
     let mut events: Vec<&Event> = events.iter().filter(concerns).collect();
-    events.sort_by_key(|event| {
-        let last = event.last_timestamp.as_ref().map(|time| time.0);
-        let first = || event.event_time.as_ref().map(|time| time.0);
-        last.or_else(first)
-    });
+    events.sort_by_key(|event| time(event));
     let mut told: Vec<String> = events.into_iter().map(event_line).collect();
     told.dedup();
     told.drain(..told.len().saturating_sub(EVENTS));
@@ -254,6 +253,41 @@ fn summarize(name: &str, pods: &[Pod], events: &[Event], nodes: &[Node], logs: &
         unknown: Vec::new(),
         imageless,
     }
+}
+
+/// When it happened last.
+fn time(event: &Event) -> Option<Timestamp> {
+    let last = event.last_timestamp.as_ref().map(|time| time.0);
+    let first = || event.event_time.as_ref().map(|time| time.0);
+    last.or_else(first)
+}
+
+/// Whether any container of a Pod but those that prepare it has run.
+fn has_started(pod: &Pod) -> bool {
+    let status = pod.status.as_ref();
+    let containers = status.and_then(|status| status.container_statuses.as_ref());
+    containers
+        .into_iter()
+        .flatten()
+        .any(|container| container.started == Some(true) || container.restart_count > 0)
+}
+
+/// Whether the last that is known of a Pod is that an image of it is on its way, or failed to come. While the kubelet tries again its status does not
+/// tell that from any other container that is being made.
+fn waits_for_image(pod: &str, events: &[Event]) -> bool {
+    let of_pod = |event: &&Event| event.involved_object.name.as_deref() == Some(pod);
+    let last = events.iter().filter(of_pod).filter_map(|event| {
+        let message = event.message.as_deref().unwrap_or_default();
+        let pulling = match event.reason.as_deref()? {
+            "Pulling" => true,
+            "Failed" => message.contains("pull image") || message.contains("ImagePull"),
+            "Pulled" | "Created" | "Started" => false,
+            _ => return None,
+        };
+        // Seconds are all that times of events have: `Pulled` comes after `Pulling`.
+        Some((time(event), !pulling))
+    });
+    last.max().is_some_and(|(_, done)| !done)
 }
 
 fn event_line(event: &Event) -> String {

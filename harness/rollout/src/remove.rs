@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     LABEL, MANAGER, Progress, RUN, Rollout, Tell,
-    apply::{SERVERS, is_namespace, is_ours},
+    apply::{is_namespace, is_ours, without_servers_own},
     error::{Error, said},
     kinds::Kind,
     object::{Object, ObjectId},
@@ -123,15 +123,7 @@ impl Rollout {
             let Some(kind) = self.kind(&object.id, until).await? else {
                 continue;
             };
-            let mut value = object.value.clone();
-            if let Some(whole) = value.as_object_mut() {
-                whole.remove("status");
-            }
-            if let Some(metadata) = value["metadata"].as_object_mut() {
-                for field in SERVERS {
-                    metadata.remove(field);
-                }
-            }
+            let value = without_servers_own(&object.value);
             let new: DynamicObject = serde_json::from_value(value).map_err(|error| Error::Api {
                 action: action(),
                 message: error.to_string(),
@@ -212,18 +204,6 @@ impl Rollout {
                 name: object.metadata.name.unwrap_or_default(),
             })
             .collect())
-    }
-
-    async fn look_up(
-        &self,
-        id: &ObjectId,
-        until: Instant,
-    ) -> Result<Option<(Kind, DynamicObject)>, Error> {
-        let Some(kind) = self.kind(id, until).await? else {
-            return Ok(None);
-        };
-        let existing = self.get(&kind, id, until).await?;
-        Ok(existing.map(|existing| (kind, existing)))
     }
 
     async fn delete(

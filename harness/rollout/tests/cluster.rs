@@ -105,6 +105,16 @@ fn objects() -> Vec<Object> {
     Object::parse("objects.yaml", OBJECTS).expect("objects")
 }
 
+/// A cluster on which everything is applied.
+async fn applied() -> (Cluster, Rollout) {
+    let cluster = Cluster::new();
+    let rollout = Rollout::new(cluster.client().await, "run");
+    let apply = rollout.apply(&objects(), DEADLINE, &quiet);
+    let applied = cluster.with_definitions(apply).await;
+    applied.expect("applied");
+    (cluster, rollout)
+}
+
 fn names(ids: &[ObjectId]) -> Vec<String> {
     ids.iter().map(ToString::to_string).collect()
 }
@@ -327,12 +337,7 @@ async fn objects_that_the_cluster_does_not_take() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rollout_is_followed_to_its_end() {
-    let cluster = Cluster::new();
-    let rollout = Rollout::new(cluster.client().await, "run");
-    cluster
-        .with_definitions(rollout.apply(&objects(), DEADLINE, &quiet))
-        .await
-        .expect("applied");
+    let (cluster, rollout) = applied().await;
     let told = Mutex::new(Vec::new());
     // The test is the controller: it goes on when it sees that its last word was heard.
     let tell = |progress: Progress| {
@@ -365,12 +370,7 @@ async fn a_rollout_is_followed_to_its_end() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_never_gets_ready_is_the_candidates_fault_and_a_missing_image_is_not() {
-    let cluster = Cluster::new();
-    let rollout = Rollout::new(cluster.client().await, "run");
-    cluster
-        .with_definitions(rollout.apply(&objects(), DEADLINE, &quiet))
-        .await
-        .expect("applied");
+    let (cluster, rollout) = applied().await;
     let pod = |reason: &str| {
         json!({
             "apiVersion": "v1", "kind": "Pod",
@@ -418,12 +418,7 @@ async fn what_never_gets_ready_is_the_candidates_fault_and_a_missing_image_is_no
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_api_server_that_is_gone_is_nobodys_candidate() {
-    let cluster = Cluster::new();
-    let rollout = Rollout::new(cluster.client().await, "run");
-    cluster
-        .with_definitions(rollout.apply(&objects(), DEADLINE, &quiet))
-        .await
-        .expect("applied");
+    let (cluster, rollout) = applied().await;
     cluster.server.faults().outage(true);
     let error = rollout
         .wait(&[proxy()], Duration::from_secs(3), &quiet)

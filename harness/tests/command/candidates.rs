@@ -373,3 +373,127 @@ fn fetch_takes_nothing_but_the_pinned_commit() {
     assert_eq!(code, Some(2));
     assert!(complained.contains("'nobody' is not in"), "{complained}");
 }
+
+/// A harness that writes down how it was called, leaves a report and ends as the environment says.
+const STUB: &str = r#"#!/bin/sh
+printf '%s sources=%s tag=%s\n' "$*" "${HARNESS_SOURCES:-}" "${HARNESS_OVN_IMAGE_TAG:-}" >>"$CALLS"
+case $1 in
+--version | doctor) exit 0 ;;
+compare) echo 'one case differs'; exit 1 ;;
+esac
+provider= out=
+while [ "$#" -gt 0 ]; do
+    case $1 in
+    --provider) provider=$2 ;;
+    --out) out=$2 ;;
+    esac
+    shift
+done
+if [ "$provider" = netns ]; then
+    [ "${NETNS:-0}" -ne 2 ] || exit 2
+    code=${NETNS:-0}
+else
+    code=${KIND:-0}
+fi
+mkdir -p "$out"
+printf '{\n  "conclusion": "conformant",\n  "exitCode": 0\n}\n' >"$out/report.json"
+exit "$code"
+"#;
+
+#[test]
+fn run_cluster_gets_what_a_manifest_asks_for_and_compares_what_can_be_compared() {
+    let here = directory();
+    let here = here.path();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ci");
+    fs::create_dir_all(here.join("ci/candidates")).expect("a directory");
+    for name in ["run-cluster", "get-harness", "prepare-machine"] {
+        let text = fs::read_to_string(folder.join(name)).expect(name);
+        program(&here.join("ci"), name, &text);
+    }
+    let shared = fs::read_to_string(folder.join("shared.sh")).expect("shared.sh");
+    write(here, "ci/shared.sh", &shared);
+    program(
+        &here.join("ci/candidates"),
+        "fetch",
+        "#!/bin/sh\necho \"fetch $*\" >>\"$CALLS\"\n",
+    );
+    let stub = program(here, "stub", STUB);
+    let plain = write(
+        here,
+        "plain.yaml",
+        "name: plain\n# $(ENV:HARNESS_SOURCES)/comment/x\ncluster: {}\n",
+    );
+    let needy = write(
+        here,
+        "needy.yaml",
+        "name: needy\ncluster:\n  also: [reference, beside.yaml]\n  files: [$(ENV:HARNESS_OVN_IMAGE_TAG)]\n",
+    );
+    write(
+        here,
+        "beside.yaml",
+        "name: beside\ncluster:\n  manifests:\n    - file: $(ENV:HARNESS_SOURCES)/kube-network-policies/install.yaml\n",
+    );
+    let run = |number: u32, candidate: &Path, kind: &str, netns: &str| {
+        let (calls, out) = (
+            here.join(format!("calls-{number}")),
+            here.join(format!("out-{number}")),
+        );
+        let output = Command::new(here.join("ci/run-cluster"))
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .envs([
+                ("CALLS", calls.as_os_str()),
+                ("HARNESS_OUT", out.as_os_str()),
+                ("HARNESS_BIN", stub.as_os_str()),
+            ])
+            .envs([("HARNESS_CANDIDATE", candidate.as_os_str())])
+            .envs([
+                ("KIND", kind),
+                ("NETNS", netns),
+                ("HARNESS_KIND_IMAGE", "node:v1"),
+                ("HARNESS_CERTIFY_ARGS", "--seed\n7"),
+            ])
+            .output()
+            .expect("sh runs");
+        let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
+        let calls = read(&calls).replace(&here.display().to_string(), "HERE");
+        (output.status.code(), calls, read(&out.join("outputs")))
+    };
+    let (code, calls, outputs) = run(1, &plain, "1", "0");
+    assert_eq!(
+        code,
+        Some(1),
+        "the exit code is that of the run on the cluster"
+    );
+    let lines: Vec<&str> = calls
+        .lines()
+        .skip(2)
+        .map(|line| line.trim_end_matches(" sources= tag="))
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "certify --candidate HERE/plain.yaml --provider kind --out HERE/out-1/kind --image node:v1 --seed 7",
+            "certify --candidate HERE/plain.yaml --provider netns --out HERE/out-1/netns",
+            "compare HERE/out-1/netns HERE/out-1/kind --format markdown",
+            "compare HERE/out-1/netns HERE/out-1/kind",
+        ]
+    );
+    assert!(
+        outputs.ends_with("certify=1\nconclusion=conformant\ncompared=yes\n"),
+        "{outputs}"
+    );
+
+    let (code, calls, outputs) = run(2, &needy, "0", "2");
+    assert_eq!(code, Some(0));
+    assert!(
+        calls.contains("\nfetch kube-network-policies\n") && calls.matches("fetch").count() == 1,
+        "{calls}"
+    );
+    assert!(
+        calls.contains("sources=HERE/out-2/sources tag=master"),
+        "{calls}"
+    );
+    assert!(!calls.contains("compare"), "{calls}");
+    assert!(outputs.ends_with("compared=no\n"), "{outputs}");
+}

@@ -142,3 +142,56 @@ fn nodes_on_which_nothing_starts() {
         );
     }
 }
+
+#[test]
+fn an_image_on_its_way_is_no_fault_of_the_candidate() {
+    let creating = json!({"waiting": {"reason": "ContainerCreating"}});
+    let pods = |restarts| {
+        let status = container("proxy", restarts, &creating, &json!({}));
+        [pod(
+            "proxy-a",
+            Some("w1"),
+            &json!({"phase": "Pending", "containerStatuses": [status]}),
+        )]
+    };
+    let event = |reason: &str, second: u32, message: &str| -> Event {
+        let mut event = event("proxy-a", "Pod", "Normal", second, message);
+        event.reason = Some(reason.into());
+        event
+    };
+    let pulling = || event("Pulling", 5, "Pulling image \"proxy:1\"");
+    let table = [
+        (0, vec![pulling()], true),
+        (
+            0,
+            vec![
+                pulling(),
+                event("Failed", 6, "Failed to pull image \"proxy:1\": timeout"),
+                event("Failed", 6, "Error: ErrImagePull"),
+            ],
+            true,
+        ),
+        (
+            0,
+            vec![event("Pulled", 5, "Successfully pulled image"), pulling()],
+            false,
+        ),
+        (
+            0,
+            vec![
+                pulling(),
+                event("Pulled", 9, "Successfully pulled image"),
+                event("Failed", 9, "Error: no such command"),
+            ],
+            false,
+        ),
+        (0, vec![event("FailedMount", 9, "no such volume")], false),
+        (0, vec![], false),
+        // It ran before, so the image is there.
+        (3, vec![pulling()], false),
+    ];
+    for (restarts, events, want) in table {
+        let diagnosis = summarize("proxy", &pods(restarts), &events, &[], &Logs::new());
+        assert_eq!(diagnosis.lacks_image(), want, "{restarts} {events:?}");
+    }
+}
