@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         ("kind" | "docker" | "podman" | "nerdctl", _) => fake::be(&name, &rest),
         (_, Some("helper")) => fake::helper(&rest[1]),
         (_, Some("hold")) => cases::hold(Path::new(&rest[1])),
+        (_, Some("make")) => real::make(&rest[1], &rest[2]),
         _ => {}
     }
     let tests = cases::ALL.iter().chain(real::ALL);
