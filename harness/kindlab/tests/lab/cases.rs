@@ -70,6 +70,10 @@ pub const ALL: &[(&str, fn())] = &[
         "what_a_killed_harness_left_is_cleaned",
         what_a_killed_harness_left_is_cleaned,
     ),
+    (
+        "what_was_being_made_by_a_killed_harness_is_cleaned",
+        what_was_being_made_by_a_killed_harness_is_cleaned,
+    ),
     ("a_dead_node_is_seen_at_once", a_dead_node_is_seen_at_once),
     ("images_are_verified_by_name", images_are_verified_by_name),
     (
@@ -666,14 +670,29 @@ fn what_a_killed_harness_left_is_cleaned() {
     machine.is_bare();
 }
 
+fn what_was_being_made_by_a_killed_harness_is_cleaned() {
+    let machine = Machine::new();
+    machine.state.behave("kind-create", "hang-with-helper");
+    let mut holder = holder(&machine);
+    let hangs = machine.path("state/hangs");
+    let kind = until("kind to hang", || {
+        fs::read_to_string(&hangs)
+            .ok()
+            .filter(|pid| !pid.is_empty())
+    });
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    run(async {
+        let cleaned = machine.clean(false, &[]).await;
+        assert_eq!(cleaned.removed.len(), 1, "{cleaned:?}");
+        // Its helper learned that it is gone, and made a container, or was about to.
+        assert!(!is_running(&kind));
+    });
+    machine.is_bare();
+}
+
 fn start_holder(machine: &Machine) -> (std::process::Child, String) {
-    let mut holder = Command::new(std::env::current_exe().unwrap())
-        .arg("hold")
-        .arg(machine.directory.path())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut holder = holder(machine);
     let mut line = String::new();
     BufReader::new(holder.stdout.take().unwrap())
         .read_line(&mut line)
@@ -681,6 +700,16 @@ fn start_holder(machine: &Machine) -> (std::process::Child, String) {
     let name = line.trim().to_owned();
     assert!(name.starts_with("harness-"), "{name}");
     (holder, name)
+}
+
+fn holder(machine: &Machine) -> std::process::Child {
+    Command::new(std::env::current_exe().unwrap())
+        .arg("hold")
+        .arg(machine.directory.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
 }
 
 /// A harness that has made a cluster and then does nothing, until it is killed.

@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     let rest: Vec<String> = args.collect();
     match (name.as_str(), rest.first().map(String::as_str)) {
         ("kind" | "docker" | "podman" | "nerdctl", _) => fake::be(&name, &rest),
-        (_, Some("helper")) => fake::helper(&rest[1]),
+        ("helper", _) => fake::helper(&rest[2]),
         (_, Some("hold")) => cases::hold(Path::new(&rest[1])),
         (_, Some("make")) => real::make(&rest[1], &rest[2]),
         _ => {}
