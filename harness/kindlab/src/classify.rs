@@ -144,7 +144,7 @@ const TABLE: &[Row] = &[
     },
     Row {
         words: &[
-            &["cgroup v1", "not", "run"],
+            &["not run on a host using cgroup v1"],
             &["cgroup v1 support is unsupported"],
             &["requires cgroup v2"],
             &["cgroups v1", "unsupported"],

@@ -150,7 +150,6 @@ pub struct Owned {
     pub harness: String,
     /// The directory with its kubeconfig.
     pub directory: Option<PathBuf>,
-    markers: Vec<String>,
 }
 
 impl Owned {
@@ -212,7 +211,6 @@ fn sort_out(
                     label(HOST).unwrap_or_default()
                 ),
                 directory: label(DIRECTORY).map(PathBuf::from),
-                markers: markers.iter().map(|marker| marker.name.clone()).collect(),
             })
         })
         .collect()
@@ -325,4 +323,143 @@ fn sort_out_stale(
         })
         .map(|volume| volume.name.clone())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOBODY: io::ErrorKind = io::ErrorKind::NotFound;
+
+    fn owner(pid: u32) -> Owner {
+        Owner {
+            pid,
+            started: 500,
+            host: "here".to_owned(),
+            boot: "boot-1".to_owned(),
+            pid_namespace: "pid:[1]".to_owned(),
+        }
+    }
+
+    /// Process 7 runs since 500, process 8 since 900, process 9 may not be looked at.
+    fn machine(pid: u32) -> io::Result<u64> {
+        match pid {
+            7 => Ok(500),
+            8 => Ok(900),
+            9 => Err(io::ErrorKind::PermissionDenied.into()),
+            _ => Err(NOBODY.into()),
+        }
+    }
+
+    #[test]
+    fn a_process_is_not_taken_for_another_one() {
+        let here = owner(1);
+        let with = |change: &dyn Fn(&mut Owner)| {
+            let mut owner = owner(7);
+            change(&mut owner);
+            owner.life(&here, machine)
+        };
+        for (what, life, expected) in [
+            ("it runs", with(&|_| {}), Life::Alive),
+            ("it has ended", with(&|owner| owner.pid = 6), Life::Gone),
+            (
+                "its number is another one's now",
+                with(&|owner| owner.pid = 8),
+                Life::Gone,
+            ),
+            (
+                "it may not be looked at",
+                with(&|owner| owner.pid = 9),
+                Life::Alive,
+            ),
+            (
+                "the machine was started again",
+                with(&|owner| owner.boot = "boot-0".to_owned()),
+                Life::Gone,
+            ),
+            (
+                "it is in another container",
+                with(&|owner| owner.pid_namespace = "pid:[2]".to_owned()),
+                Life::Elsewhere,
+            ),
+            (
+                "it is on another machine",
+                with(&|owner| {
+                    owner.boot = "boot-2".to_owned();
+                    owner.host = "there".to_owned();
+                }),
+                Life::Elsewhere,
+            ),
+        ] {
+            assert_eq!(life, expected, "{what}");
+        }
+        let this = Owner::this().unwrap();
+        assert_eq!(
+            Owner::of(
+                &this
+                    .labels()
+                    .into_iter()
+                    .map(|(key, value)| (key.to_owned(), value))
+                    .collect()
+            ),
+            Some(this.clone())
+        );
+        assert_eq!(this.life(&this, started), Life::Alive);
+    }
+
+    fn volume(name: &str, cluster: &str, role: &str, pid: Option<u32>) -> Volume {
+        let mut labels = vec![(CLUSTER_LABEL, cluster.to_owned()), (ROLE, role.to_owned())];
+        labels.extend(pid.map(|pid| owner(pid).labels()).unwrap_or_default());
+        Volume {
+            name: name.to_owned(),
+            labels: labels
+                .into_iter()
+                .map(|(key, value)| (key.to_owned(), value))
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn markers_add_up_to_clusters() {
+        let volumes = [
+            volume("a", "a", "made", Some(7)),
+            volume("b", "b", "made", Some(6)),
+            volume("c", "c", "made", Some(6)),
+            volume("c.kept", "c", "kept", None),
+            volume("d", "d", "made", Some(6)),
+            volume("d.used", "d", "used", Some(7)),
+            // A cluster of the user's own, and what is left of one of ours.
+            volume("e.used", "e", "used", Some(7)),
+            volume("f.used", "f", "used", Some(6)),
+            volume("f.kept", "f", "kept", None),
+            // Labels that somebody has changed are no reason to delete anything.
+            volume("g", "g", "made", None),
+        ];
+        let found: Vec<_> = sort_out(&volumes, &owner(1), machine)
+            .into_iter()
+            .map(|cluster| {
+                (
+                    cluster.is_leftover(),
+                    cluster.kept,
+                    cluster.life,
+                    cluster.name,
+                )
+            })
+            .collect();
+        let expected = [
+            (false, false, Life::Alive, "a"),
+            (true, false, Life::Gone, "b"),
+            (false, true, Life::Gone, "c"),
+            (false, false, Life::Alive, "d"),
+            (false, false, Life::Elsewhere, "g"),
+        ];
+        assert_eq!(
+            found,
+            expected.map(|(left, kept, life, name)| (left, kept, life, name.to_owned()))
+        );
+        assert_eq!(
+            sort_out_stale(&volumes, &owner(1), machine),
+            ["f.used", "f.kept"]
+        );
+    }
 }

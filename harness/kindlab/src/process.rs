@@ -96,6 +96,27 @@ fn in_group(pid: u32, leader: u32) -> bool {
     Stat::read(pid).is_ok_and(|stat| stat.group == leader && stat.state != b'Z')
 }
 
+/// The processes of this machine whose arguments, after the program, are such. Those that may not be looked at are not seen.
+pub(crate) fn with_arguments(fits: impl Fn(&[&str]) -> bool) -> Vec<PidFd> {
+    let look = |pid: u32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line);
+        let words: Vec<&str> = line.split('\0').skip(1).collect();
+        fits(&words)
+    };
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid| look(*pid))
+        .filter_map(|pid| {
+            let handle = PidFd::open(pid).ok()?;
+            look(pid).then_some(handle)
+        })
+        .collect()
+}
+
 /// Waits until all these processes have ended; false at the deadline.
 pub(crate) fn all_ended(processes: &[PidFd], deadline: Instant) -> bool {
     processes.iter().all(|process| {

@@ -8,7 +8,7 @@ use crate::error::{KindError, Result};
 use crate::kind::KindCommand;
 use crate::owned::{self, CLUSTER_LABEL};
 use crate::private::{self, Private};
-use crate::process::{PidFd, all_ended};
+use crate::process::{PidFd, all_ended, with_arguments};
 
 /// The label that kind gives to the containers of a cluster.
 pub(crate) const KIND_LABEL: &str = "io.x-k8s.kind.cluster";
@@ -25,8 +25,9 @@ pub(crate) fn remove(
     engine: &Engine,
     name: &str,
     directory: Option<&Path>,
-    helpers: Vec<PidFd>,
+    mut helpers: Vec<PidFd>,
 ) -> Result<()> {
+    helpers.extend(still_making(name));
     let deadline = Instant::now() + DEADLINE;
     let helpers_until = Instant::now() + HELPERS;
     loop {
@@ -58,6 +59,15 @@ pub(crate) fn remove(
         private::remove(directory);
     }
     Ok(())
+}
+
+/// What a kind that was killed, or whose harness was, left running on this machine: it is known by its arguments.
+fn still_making(name: &str) -> Vec<PidFd> {
+    let kinds = with_arguments(|words| words.starts_with(&["create", "cluster", "--name", name]));
+    kinds.iter().for_each(PidFd::kill);
+    all_ended(&kinds, Instant::now() + Duration::from_secs(5));
+    let label = format!("{KIND_LABEL}={name}");
+    with_arguments(|words| words.first() == Some(&"run") && words.contains(&label.as_str()))
 }
 
 /// Removes the containers once; it is an error if there are any afterwards.

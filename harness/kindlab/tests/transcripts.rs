@@ -1,7 +1,7 @@
 //! Recorded runs of kind and of engines: what each failure is taken for, and what the user reads.
 //!
 //! A file has the command, its exit code and both outputs. Those in `transcripts/` were recorded with kind v0.27.0 and Docker 26.1 (paths, hosts and repeated
-//! lines of kubeadm's log are shortened); those in `transcripts/written/` were written after the sources of kind, Docker, podman, nerdctl and kubelet, for
+//! lines of kubeadm's log are shortened), those in `transcripts/head/` with kind v0.33.0-alpha; those in `transcripts/written/` were written after the sources of kind, Docker, podman, nerdctl and kubelet, for
 //! what could not be provoked.
 
 use std::fmt::Write as _;
@@ -91,4 +91,24 @@ fn the_version_that_was_recorded_is_read() {
         Version::parse(&run.transcript.stdout),
         Some(Version::new(0, 27, 0))
     );
+}
+
+#[test]
+fn a_newer_kind_is_understood_as_well() {
+    let older = recorded("transcripts");
+    let mut compared = 0;
+    for newer in recorded("transcripts/head")
+        .iter()
+        .filter(|run| run.code != 0)
+    {
+        let older = older.iter().find(|run| run.name == newer.name).unwrap();
+        assert_eq!(
+            classify(&newer.transcript).case(),
+            classify(&older.transcript).case(),
+            "{}",
+            newer.name
+        );
+        compared += 1;
+    }
+    assert!(compared > 20, "{compared}");
 }

@@ -70,6 +70,10 @@ pub const ALL: &[(&str, fn())] = &[
         "what_a_killed_harness_left_is_cleaned",
         what_a_killed_harness_left_is_cleaned,
     ),
+    (
+        "what_was_being_made_by_a_killed_harness_is_cleaned",
+        what_was_being_made_by_a_killed_harness_is_cleaned,
+    ),
     ("a_dead_node_is_seen_at_once", a_dead_node_is_seen_at_once),
     ("images_are_verified_by_name", images_are_verified_by_name),
     (
@@ -666,14 +670,29 @@ fn what_a_killed_harness_left_is_cleaned() {
     machine.is_bare();
 }
 
+fn what_was_being_made_by_a_killed_harness_is_cleaned() {
+    let machine = Machine::new();
+    machine.state.behave("kind-create", "hang-with-helper");
+    let mut holder = holder(&machine);
+    let hangs = machine.path("state/hangs");
+    let kind = until("kind to hang", || {
+        fs::read_to_string(&hangs)
+            .ok()
+            .filter(|pid| !pid.is_empty())
+    });
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    run(async {
+        let cleaned = machine.clean(false, &[]).await;
+        assert_eq!(cleaned.removed.len(), 1, "{cleaned:?}");
+        // Its helper learned that it is gone, and made a container, or was about to.
+        assert!(!is_running(&kind));
+    });
+    machine.is_bare();
+}
+
 fn start_holder(machine: &Machine) -> (std::process::Child, String) {
-    let mut holder = Command::new(std::env::current_exe().unwrap())
-        .arg("hold")
-        .arg(machine.directory.path())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut holder = holder(machine);
     let mut line = String::new();
     BufReader::new(holder.stdout.take().unwrap())
         .read_line(&mut line)
@@ -681,6 +700,16 @@ fn start_holder(machine: &Machine) -> (std::process::Child, String) {
     let name = line.trim().to_owned();
     assert!(name.starts_with("harness-"), "{name}");
     (holder, name)
+}
+
+fn holder(machine: &Machine) -> std::process::Child {
+    Command::new(std::env::current_exe().unwrap())
+        .arg("hold")
+        .arg(machine.directory.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
 }
 
 /// A harness that has made a cluster and then does nothing, until it is killed.
@@ -741,10 +770,24 @@ fn a_dead_node_is_seen_at_once() {
     machine.is_bare();
 }
 
-fn image() -> ImageSpec {
+/// A program without anything: it says again what it hears (`read`, `write` and `exit` of x86-64), as an ELF file of one segment.
+const ECHO: &[u8] = b"\x31\xc0\x31\xff\x48\x8d\xb4\x24\x00\xf0\xff\xff\xba\x00\x10\x00\x00\x0f\x05\x85\xc0\x7e\x10\
+      \x89\xc2\xb8\x01\x00\x00\x00\xbf\x01\x00\x00\x00\x0f\x05\xeb\xd9\xb8\x3c\x00\x00\x00\x31\xff\x0f\x05";
+
+/// An image with that program.
+pub fn image() -> ImageSpec {
     let mut program = vec![0u8; 64 + 56];
-    program[..6].copy_from_slice(b"\x7fELF\x02\x01");
-    (program[18], program[32], program[54]) = (62, 64, 56);
+    let length = (program.len() + ECHO.len()) as u8;
+    // Class, byte order and version; type, machine and version; entry; headers; their sizes.
+    program[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+    (program[16], program[18], program[20]) = (2, 62, 1);
+    (program[24], program[26]) = (120, 0x40);
+    (program[32], program[52], program[54], program[56]) = (64, 64, 56, 1);
+    // To be loaded, read and executed, at 0x400000, the whole file.
+    (program[64], program[68]) = (1, 5);
+    (program[82], program[90]) = (0x40, 0x40);
+    (program[96], program[104], program[113]) = (length, length, 0x10);
+    program.extend(ECHO);
     ImageSpec {
         name: "harness.local/probe".to_owned(),
         files: vec![ImageFile {

@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio, exit};
 use std::time::Duration;
@@ -243,7 +244,8 @@ fn create(state: &State, words: &[&str], name: &str, how: &str) {
             let helper = (how == "hang-with-helper").then(|| {
                 // It learns of the end of kind from the end of this pipe.
                 Command::new(std::env::current_exe().unwrap())
-                    .args(["helper", name])
+                    .arg0("helper")
+                    .args(["run", "--label", &format!("{KIND_LABEL}={name}")])
                     .stdin(Stdio::piped())
                     .stdout(Stdio::null())
                     .stderr(Stdio::null())
@@ -266,7 +268,8 @@ fn create(state: &State, words: &[&str], name: &str, how: &str) {
 }
 
 /// What a `docker run` does whose kind has been killed: it goes on.
-pub fn helper(cluster: &str) -> ! {
+pub fn helper(label: &str) -> ! {
+    let cluster = label.split_once('=').unwrap().1;
     let mut end = Vec::new();
     io::stdin().read_to_end(&mut end).unwrap();
     State::of_environment().node(cluster, 1, true);

@@ -21,10 +21,14 @@ fn main() -> ExitCode {
     let rest: Vec<String> = args.collect();
     match (name.as_str(), rest.first().map(String::as_str)) {
         ("kind" | "docker" | "podman" | "nerdctl", _) => fake::be(&name, &rest),
-        (_, Some("helper")) => fake::helper(&rest[1]),
+        ("helper", _) => fake::helper(&rest[2]),
         (_, Some("hold")) => cases::hold(Path::new(&rest[1])),
+        (_, Some("make")) => real::make(&rest[1], &rest[2]),
         _ => {}
     }
+    // A user's kubeconfig, which none of the programs may hear of.
+    // SAFETY: there is no other thread yet.
+    unsafe { std::env::set_var("KUBECONFIG", "/the/user's/own") };
     let tests = cases::ALL.iter().chain(real::ALL);
     let trials = tests
         .map(|(name, test)| {
