@@ -118,6 +118,18 @@ fn objects(case: &Case) -> Option<String> {
         .chain(patched)
         .chain(deleted.map(|object| object.kind))
         .collect();
+    let mut every = case.scenario.objects.iter().chain(
+        case.scenario
+            .steps
+            .iter()
+            .flat_map(|step| step.value.apply.iter().flatten()),
+    );
+    if every.any(|object| !object["metadata"]["ownerReferences"].is_null()) {
+        return Some(
+            "an object with an owner that is not there is removed by the cluster's garbage collector"
+                .into(),
+        );
+    }
     // The namespaces of a scenario are made for it in any case.
     let mut others = all.into_iter().filter(|kind| kind != "Namespace");
     let other = others.find(|kind| !OURS.contains(&kind.as_str()))?;
@@ -198,4 +210,50 @@ fn late_addresses(case: &Case) -> Option<String> {
         "it names the address of pod {} before the pod is there",
         pod.name
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::plan::{Catalogue, Requirements};
+
+    /// How many cases of the catalogue are left out for which reason; beside them, how many are not.
+    fn counted(facts: &Facts) -> BTreeMap<String, usize> {
+        let requirements = Requirements::embedded().unwrap();
+        let catalogue = Catalogue::embedded(&requirements).unwrap();
+        let mut counts = BTreeMap::new();
+        for document in &catalogue.documents {
+            for key in &document.cases {
+                let case = document.resolve(key).unwrap();
+                let reason = cannot(&case, facts).unwrap_or_else(|| "(run)".into());
+                *counts.entry(reason).or_default() += 1;
+            }
+        }
+        counts
+    }
+
+    #[test]
+    fn what_runs_on_kind() {
+        let facts = Facts {
+            nodes: 3,
+            ipv4: true,
+            ipv6: true,
+            outside: true,
+            instances: true,
+            disruptive: true,
+        };
+        insta::assert_yaml_snapshot!(counted(&facts));
+    }
+
+    #[test]
+    fn what_runs_on_a_small_cluster_that_is_somebody_s() {
+        let facts = Facts {
+            nodes: 2,
+            ipv4: true,
+            ..Facts::default()
+        };
+        insta::assert_yaml_snapshot!(counted(&facts));
+    }
 }

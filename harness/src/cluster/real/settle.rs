@@ -198,6 +198,9 @@ mod tests {
     #[test]
     fn settled_is_what_the_controller_leaves() {
         let api = ApiServer::new(Config::default()).unwrap();
+        // The controller waits for the Node of a Pod.
+        api.apply(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node1"}}))
+            .unwrap();
         let list = |version: &str, kind: &str| api.list(version, kind, Some("default")).unwrap();
         let now = || {
             (
