@@ -288,7 +288,9 @@ fn the_workflow_for_real_clusters_runs_every_candidate_without_rights() {
             )
         })
         // Those that are no proxies, the one that is a part of every run, and the one that has to fail.
-        .filter(|name| !["canary", "installed", "kube-network-policies", "null"].contains(&name.as_str()))
+        .filter(|name| {
+            !["canary", "installed", "kube-network-policies", "null"].contains(&name.as_str())
+        })
         .collect();
     assert_eq!(run, there);
 }
