@@ -109,7 +109,8 @@ fn objects() -> Vec<Object> {
 async fn applied() -> (Cluster, Rollout) {
     let cluster = Cluster::new();
     let rollout = Rollout::new(cluster.client().await, "run");
-    let apply = rollout.apply(&objects(), DEADLINE, &quiet);
+    let objects = objects();
+    let apply = rollout.apply(&objects, DEADLINE, &quiet);
     let applied = cluster.with_definitions(apply).await;
     applied.expect("applied");
     (cluster, rollout)
@@ -386,12 +387,12 @@ async fn what_never_gets_ready_is_the_candidates_fault_and_a_missing_image_is_no
         .expect("a Pod");
     cluster.daemon_set_status(1, 0);
     let error = rollout
-        .wait(&[proxy()], Duration::from_secs(3), &quiet)
+        .wait(&[proxy()], Duration::from_secs(8), &quiet)
         .await
         .expect_err("not ready");
     assert_eq!(error.blame(), Blame::Candidate);
     let text = error.to_string();
-    assert!(text.starts_with("DaemonSet rollout-test/proxy was not ready within 3 s: 0 of 1 updated Pods available; proxy-x on w1: CrashLoopBackOff\n  Pod proxy-x on w1: Pending\n    container proxy: waiting: CrashLoopBackOff"), "{text}");
+    assert!(text.starts_with("DaemonSet rollout-test/proxy was not ready within 8 s: 0 of 1 updated Pods available; proxy-x on w1: CrashLoopBackOff\n  Pod proxy-x on w1: Pending\n    container proxy: waiting: CrashLoopBackOff"), "{text}");
 
     // Not waited for until the deadline: it is never tried again.
     cluster
