@@ -79,7 +79,7 @@ fn clean_now(options: &Options, spec: &CleanSpec, cancel: &Cancel) -> Result<Cle
             Some(reason) => cleaned.left.push((cluster, reason)),
             None => {
                 let directory = cluster.directory.as_deref();
-                match remove(kind.as_ref(), &engine, &cluster.name, directory, Vec::new()) {
+                match remove(kind.as_ref(), &engine, &cluster.name, directory) {
                     Ok(()) => cleaned.removed.push(cluster),
                     Err(error) => cleaned.failed.push((cluster, error)),
                 }
@@ -104,7 +104,7 @@ fn clean_now(options: &Options, spec: &CleanSpec, cancel: &Cancel) -> Result<Cle
 /// Why a cluster stays; none if it goes.
 fn verdict(cluster: &Owned, kept_too: bool, named: bool) -> Option<&'static str> {
     match cluster.life {
-        Life::Alive => Some("its harness is running"),
+        Life::Alive => Some("a harness uses it"),
         Life::Elsewhere if !named => Some(
             "its harness is on another machine or in another container, where it cannot be seen",
         ),

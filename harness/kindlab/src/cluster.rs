@@ -370,8 +370,7 @@ impl Inner {
         if self.deleted.load(Ordering::SeqCst) {
             return Ok(());
         }
-        self.tools
-            .remove(&self.name, self.private.path(), Vec::new())?;
+        self.tools.remove(&self.name, self.private.path())?;
         self.deleted.store(true, Ordering::SeqCst);
         Ok(())
     }

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{KindError, Result};
-use crate::process::PidFd;
 use crate::run::{Cancel, Invocation, Runner};
 use crate::version::{OLDEST, Version};
 
@@ -61,7 +60,7 @@ impl KindCommand {
         Ok(found)
     }
 
-    /// Creates a cluster. What kind had started and still runs when it ended or was killed is put into `helpers`, whatever comes out.
+    /// Creates a cluster. If kind is killed, its `docker run` are not: they are waited for when what they make is removed.
     pub(crate) fn create(
         &self,
         name: &str,
@@ -69,7 +68,6 @@ impl KindCommand {
         kubeconfig: &Path,
         image: Option<&str>,
         deadline: Duration,
-        helpers: &mut Vec<PidFd>,
     ) -> Result<()> {
         let mut call = self
             .call(&["create", "cluster"], deadline)
@@ -80,13 +78,11 @@ impl KindCommand {
             // Nodes that failed are looked at before they are deleted. Waiting for nodes is the caller's part: kind waits for control planes only,
             // and exits with 0 when they were not ready.
             .args(["--retain", "--wait", "0s"])
-            .spare_helpers();
+            .sparing("run");
         if let Some(image) = image {
             call = call.args(["--image", image]);
         }
-        let mut finished = call.run(&self.runner)?;
-        helpers.append(&mut finished.helpers);
-        finished.success()?;
+        call.run(&self.runner)?.success()?;
         Ok(())
     }
 

@@ -16,7 +16,6 @@ use crate::log::CallLog;
 use crate::off::off;
 use crate::owned::{self, Life};
 use crate::private::{self, Private};
-use crate::process::PidFd;
 use crate::remove::{KIND_LABEL, remove};
 use crate::run::{Cancel, Runner};
 use crate::spec::{ClusterSpec, valid_name};
@@ -73,15 +72,9 @@ impl Tools {
         self.under(&Cancel::never())
     }
 
-    pub(crate) fn remove(&self, name: &str, directory: &Path, helpers: Vec<PidFd>) -> Result<()> {
+    pub(crate) fn remove(&self, name: &str, directory: &Path) -> Result<()> {
         let tools = self.to_the_end();
-        remove(
-            Some(&tools.kind),
-            &tools.engine,
-            name,
-            Some(directory),
-            helpers,
-        )?;
+        remove(Some(&tools.kind), &tools.engine, name, Some(directory))?;
         self.remove_images();
         Ok(())
     }
@@ -334,8 +327,7 @@ impl Kind {
                 ));
             }
         };
-        let mut helpers = Vec::new();
-        let made = self.bring_up(&tools, spec, &name, &config, &private, &mut helpers);
+        let made = self.bring_up(&tools, spec, &name, &config, &private);
         let error = match made {
             Ok(()) => return Ok(Cluster::made(self.tools.clone(), name, private)),
             Err(error) => error,
@@ -355,10 +347,7 @@ impl Kind {
                 .unwrap_or_else(|| private.file("logs"));
             explained(&tools, &name, &logs, error)
         };
-        Err(and_then(
-            error,
-            self.tools.remove(&name, private.path(), helpers),
-        ))
+        Err(and_then(error, self.tools.remove(&name, private.path())))
     }
 
     fn bring_up(
@@ -368,13 +357,12 @@ impl Kind {
         name: &str,
         config: &Path,
         private: &Private,
-        helpers: &mut Vec<PidFd>,
     ) -> Result<()> {
         let kubeconfig = private.file("kubeconfig");
         let image = spec.image.as_deref();
         tools
             .kind
-            .create(name, config, &kubeconfig, image, spec.deadline, helpers)?;
+            .create(name, config, &kubeconfig, image, spec.deadline)?;
         private::close(&kubeconfig)?;
         let nodes = crate::cluster::nodes(&tools.engine, name)?;
         if let Some(node) = nodes.iter().find(|node| !node.running) {

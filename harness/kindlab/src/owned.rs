@@ -146,7 +146,7 @@ pub struct Owned {
     pub kept: bool,
     /// Whether a harness that made it or uses it lives.
     pub life: Life,
-    /// The process and the machine of the harness that made it, for people: "process 4711 of host".
+    /// The process and the machine of the harness that lives or else of the one that made it, for people: "process 4711 of host".
     pub harness: String,
     /// The directory with its kubeconfig.
     pub directory: Option<PathBuf>,
@@ -188,29 +188,32 @@ fn sort_out(
             // Without the first marker the cluster is somebody else's, whom a harness visits; or it is gone, and others stay behind.
             let made = with("made");
             let first = made.first()?;
-            let lives: Vec<Life> = made
+            let used = with("used");
+            let lives: Vec<(Life, &Volume)> = made
                 .iter()
-                .chain(&with("used"))
+                .chain(&used)
                 .map(|marker| {
-                    Owner::of(&marker.labels)
-                        .map_or(Life::Elsewhere, |owner| owner.life(observer, stat))
+                    let owner = Owner::of(&marker.labels);
+                    let life = owner.map_or(Life::Elsewhere, |owner| owner.life(observer, stat));
+                    (life, **marker)
                 })
                 .collect();
-            let life = [Life::Alive, Life::Elsewhere]
+            let (life, whose) = [Life::Alive, Life::Elsewhere]
                 .into_iter()
-                .find(|life| lives.contains(life))
-                .unwrap_or(Life::Gone);
-            let label = |key: &str| first.labels.get(key).cloned();
+                .find_map(|life| lives.iter().find(|(is, _)| *is == life))
+                .copied()
+                .unwrap_or((Life::Gone, **first));
+            let label = |marker: &Volume, key: &str| marker.labels.get(key).cloned();
             Some(Owned {
                 name: name.to_owned(),
                 kept: !with("kept").is_empty(),
                 life,
                 harness: format!(
                     "process {} of {}",
-                    label(PID).unwrap_or_default(),
-                    label(HOST).unwrap_or_default()
+                    label(whose, PID).unwrap_or_default(),
+                    label(whose, HOST).unwrap_or_default()
                 ),
-                directory: label(DIRECTORY).map(PathBuf::from),
+                directory: label(first, DIRECTORY).map(PathBuf::from),
             })
         })
         .collect()

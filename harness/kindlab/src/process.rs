@@ -75,44 +75,38 @@ impl Stat {
     }
 }
 
-/// The living processes of a process group except its leader. The leader must not have been reaped yet: as long as it has not, its number is not
-/// used again.
-pub(crate) fn others_in_group(leader: u32) -> Vec<PidFd> {
-    let Ok(entries) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|pid| *pid != leader && in_group(*pid, leader))
-        .filter_map(|pid| {
-            let handle = PidFd::open(pid).ok()?;
-            // The number may have changed hands between the look and the handle.
-            in_group(pid, leader).then_some(handle)
-        })
-        .collect()
-}
-
-fn in_group(pid: u32, leader: u32) -> bool {
-    Stat::read(pid).is_ok_and(|stat| stat.group == leader && stat.state != b'Z')
+/// The living processes of a process group except its leader, whose arguments after the program are such. The leader must not have been reaped yet: as
+/// long as it has not, its number is not used again.
+pub(crate) fn others_in_group(leader: u32, fits: impl Fn(&[&str]) -> bool) -> Vec<PidFd> {
+    handles(|pid| {
+        let in_group = Stat::read(pid).is_ok_and(|stat| stat.group == leader && stat.state != b'Z');
+        pid != leader && in_group && arguments(pid, &fits)
+    })
 }
 
 /// The processes of this machine whose arguments, after the program, are such. Those that may not be looked at are not seen.
 pub(crate) fn with_arguments(fits: impl Fn(&[&str]) -> bool) -> Vec<PidFd> {
-    let look = |pid: u32| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line);
-        let words: Vec<&str> = line.split('\0').skip(1).collect();
-        fits(&words)
-    };
+    handles(|pid| arguments(pid, &fits))
+}
+
+fn arguments(pid: u32, fits: impl Fn(&[&str]) -> bool) -> bool {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let line = String::from_utf8_lossy(&line);
+    let words: Vec<&str> = line.trim_end_matches('\0').split('\0').skip(1).collect();
+    fits(&words)
+}
+
+fn handles(fits: impl Fn(u32) -> bool) -> Vec<PidFd> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
     entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|pid| look(*pid))
+        .filter(|pid| fits(*pid))
         .filter_map(|pid| {
             let handle = PidFd::open(pid).ok()?;
-            look(pid).then_some(handle)
+            // The number may have changed hands between the look and the handle.
+            fits(pid).then_some(handle)
         })
         .collect()
 }

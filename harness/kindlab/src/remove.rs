@@ -25,9 +25,8 @@ pub(crate) fn remove(
     engine: &Engine,
     name: &str,
     directory: Option<&Path>,
-    mut helpers: Vec<PidFd>,
 ) -> Result<()> {
-    helpers.extend(still_making(name));
+    let helpers = still_making(name);
     let deadline = Instant::now() + DEADLINE;
     let helpers_until = Instant::now() + HELPERS;
     loop {

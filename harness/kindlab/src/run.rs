@@ -99,7 +99,7 @@ pub(crate) struct Invocation {
     deadline: Duration,
     what: String,
     secret: bool,
-    spare_helpers: bool,
+    spared: Option<&'static str>,
 }
 
 impl Invocation {
@@ -112,7 +112,7 @@ impl Invocation {
             deadline,
             what: what.into(),
             secret: false,
-            spare_helpers: false,
+            spared: None,
         }
     }
 
@@ -138,10 +138,10 @@ impl Invocation {
         self
     }
 
-    /// When the program is killed, what it started is not, and is returned. A `docker run` that is killed in the middle may make its container
-    /// nevertheless, after everybody has looked whether there is one.
-    pub(crate) fn spare_helpers(mut self) -> Self {
-        self.spare_helpers = true;
+    /// When the program is killed, what it started is killed as well, except commands with this first argument. A `docker run` that is killed in the middle
+    /// may make its container nevertheless, after everybody has looked whether there is one.
+    pub(crate) fn sparing(mut self, verb: &'static str) -> Self {
+        self.spared = Some(verb);
         self
     }
 
@@ -203,8 +203,8 @@ impl Invocation {
             // Ends when everything is written, or when the program has ended.
             thread::spawn(move || pipe.write_all(&bytes));
         }
-        let watched = watch(&mut child, deadline, &runner.cancel, self.spare_helpers);
-        let (ended, stdout, stderr, helpers) = match watched {
+        let watched = watch(&mut child, deadline, &runner.cancel, self.spared);
+        let (ended, stdout, stderr) = match watched {
             Ok(watched) => watched,
             Err(error) => {
                 let _ = killpg(Pid::from_raw(child.id() as i32), Signal::SIGKILL);
@@ -220,7 +220,6 @@ impl Invocation {
             ended,
             stdout,
             stderr,
-            helpers,
             what: self.what,
             deadline: self.deadline,
         };
@@ -258,8 +257,6 @@ pub(crate) struct Finished {
     pub(crate) ended: Ended,
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: Vec<u8>,
-    /// What it had started and was still running when it ended: see [`Invocation::spare_helpers`].
-    pub(crate) helpers: Vec<PidFd>,
     what: String,
     deadline: Duration,
 }
@@ -309,14 +306,14 @@ impl Finished {
     }
 }
 
-type Watched = (Ended, Vec<u8>, Vec<u8>, Vec<PidFd>);
+type Watched = (Ended, Vec<u8>, Vec<u8>);
 
 /// Reads what the program writes until it ends, and ends it if it has to. What others hold open after its end is not waited for.
 fn watch(
     child: &mut Child,
     deadline: Instant,
     cancel: &Cancel,
-    spare: bool,
+    spared: Option<&'static str>,
 ) -> io::Result<Watched> {
     let process = PidFd::open(child.id())?;
     let mut stdout = Stream::new(child.stdout.take())?;
@@ -351,20 +348,19 @@ fn watch(
             break Some(Ended::Deadline);
         }
     };
-    let group = child.id();
     if forced.is_some() {
-        if spare {
-            child.kill()?;
-        } else {
-            // It has not been reaped, so this number is still its own.
-            let _ = killpg(Pid::from_raw(group as i32), Signal::SIGKILL);
+        // It has not been reaped, so this number is still its own.
+        let group = child.id();
+        match spared {
+            None => drop(killpg(Pid::from_raw(group as i32), Signal::SIGKILL)),
+            Some(verb) => {
+                child.kill()?;
+                others_in_group(group, |words| words.first() != Some(&verb))
+                    .iter()
+                    .for_each(PidFd::kill);
+            }
         }
     }
-    let helpers = if spare {
-        others_in_group(group)
-    } else {
-        Vec::new()
-    };
     let status = child.wait()?;
     // What it wrote before its end is in the pipes.
     stdout.read()?;
@@ -373,7 +369,7 @@ fn watch(
         Some(code) => Ended::Exited(code),
         None => Ended::Signalled(status.signal().unwrap_or(0)),
     });
-    Ok((ended, stdout.bytes, stderr.bytes, helpers))
+    Ok((ended, stdout.bytes, stderr.bytes))
 }
 
 /// A pipe that is read without waiting.

@@ -112,3 +112,18 @@ fn a_newer_kind_is_understood_as_well() {
     }
     assert!(compared > 20, "{compared}");
 }
+
+#[test]
+fn the_documentation_has_every_case() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/kind.md");
+    let documentation = std::fs::read_to_string(path).unwrap();
+    for run in recorded("transcripts")
+        .iter()
+        .chain(&recorded("transcripts/written"))
+    {
+        if run.code != 0 {
+            let case = classify(&run.transcript).case();
+            assert!(documentation.contains(&format!("`{case}`")), "{case}");
+        }
+    }
+}

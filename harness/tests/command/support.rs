@@ -40,15 +40,19 @@ pub fn harness(directory: &Path, args: &[&str]) -> Command {
 
 /// Runs the binary to its end.
 pub fn run(directory: &Path, args: &[&str]) -> Finished {
-    let output = harness(directory, args).output().expect("the binary runs");
-    Finished {
-        code: output.status.code(),
-        stdout: String::from_utf8(output.stdout).expect("text"),
-        stderr: String::from_utf8(output.stderr).expect("text"),
-    }
+    Finished::of(harness(directory, args).output().expect("the binary runs"))
 }
 
 impl Finished {
+    /// What a command that was run in another way said.
+    pub fn of(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).expect("text"),
+            stderr: String::from_utf8(output.stderr).expect("text"),
+        }
+    }
+
     /// Checks the exit code, with everything the command said in the message.
     #[track_caller]
     pub fn exits(self, code: i32) -> Self {

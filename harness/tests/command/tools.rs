@@ -1,10 +1,11 @@
 //! The commands around a run: list, explain, schema, doctor, clean, cluster, bench.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use serde_json::Value;
 
-use crate::support::{directory, run, worlds};
+use crate::support::{Finished, directory, harness, run, worlds};
 
 #[test]
 fn list_knows_every_case() {
@@ -99,9 +100,44 @@ fn the_doctor_agrees_that_worlds_work() {
 }
 
 #[test]
-fn clean_has_nothing_to_complain_about() {
+fn clean_complains_only_where_there_may_be_something() {
     let directory = directory();
-    run(directory.path(), &["clean"]).exits(0);
+    let bin = directory.path().join("bin");
+    fs::create_dir(&bin).expect("a directory");
+    let clean = |args: &[&str]| {
+        let mut command = harness(directory.path(), &["clean"]);
+        let output = command
+            .args(args)
+            .env("PATH", &bin)
+            .env_remove("KIND_EXPERIMENTAL_PROVIDER")
+            .output();
+        Finished::of(output.expect("the binary runs"))
+    };
+    // Other tests kill harnesses, of which worlds may be left for a moment.
+    let quiet = |finished: Finished| assert!(!finished.exits(0).stdout.contains("cluster"));
+    quiet(clean(&[]));
+    clean(&["harness-a1b2c3"])
+        .exits(2)
+        .says("is no cluster that a harness made");
+    // An engine that nobody has started, on a machine that never had a kind.
+    let program = |name: &str, script: &str| {
+        let path = bin.join(name);
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("a script");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a mode");
+    };
+    program(
+        "docker",
+        "[ $1 = -v ] && echo Docker version 26.1.5 && exit 0\necho Cannot connect to the Docker daemon. >&2; exit 1",
+    );
+    quiet(clean(&[]));
+    program("kind", "exit 0");
+    clean(&[]).exits(4).says("docker does not answer");
+    // One that answers, and has nothing of ours.
+    program(
+        "docker",
+        "[ $1 = -v ] && echo Docker version 26.1.5; exit 0",
+    );
+    quiet(clean(&["--all"]));
 }
 
 #[test]

@@ -463,6 +463,11 @@ fn an_interrupted_creation_leaves_nothing() {
             // When the task is gone, so is everything: also what the helper made after kind had been killed.
             assert!(!is_running(&pid));
         });
+        // It was let do its work: killed in the middle, it might have made something that nobody looks for.
+        assert_eq!(
+            machine.path("state/helped").exists(),
+            how == "hang-with-helper"
+        );
         machine.is_bare();
     }
 }
@@ -579,7 +584,7 @@ fn kept_clusters_stay_until_asked_for() {
         assert_eq!(machine.state.names("containers").len(), 3);
         // Its harness is this one and lives.
         let cleaned = machine.clean(true, &["x"]).await;
-        assert_eq!(cleaned.left[0].1, "its harness is running");
+        assert_eq!(cleaned.left[0].1, "a harness uses it");
         let error = kind.open("w").await.unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -633,7 +638,7 @@ fn a_reused_cluster_is_not_cleaned() {
         holder.wait().unwrap();
         // Its harness is gone, and this one uses it.
         let cleaned = machine.clean(true, &[&name]).await;
-        assert_eq!(cleaned.left[0].1, "its harness is running");
+        assert_eq!(cleaned.left[0].1, "a harness uses it");
         let own = cluster.kubeconfig();
         drop(cluster);
         assert!(!own.exists());
