@@ -266,7 +266,8 @@ impl Made {
         let (v4, v6) = networks(&links).ok_or_else(|| {
             ClusterError::Infra(format!("{what} has no address of both families: {links}"))
         })?;
-        let block = xxhash_rust::xxh3::xxh3_64(cluster.name().as_bytes());
+        // Other ones in each run: the nodes remember for a while which link-layer address an address had, and a new container has another.
+        let block = xxhash_rust::xxh3::xxh3_64(self.run.as_bytes());
         for (node, table) in site.nodes().iter().zip(101_u8..) {
             let place = u64::from(table - 101);
             let own = OutsideAddresses {
