@@ -257,6 +257,9 @@ impl State {
             Request::Dump(kind) => Response::Text(blocking(move || dump(kind)).await?),
             Request::Conntrack => Response::Conntrack(blocking(conntrack::entries).await?),
             Request::ConntrackFlush => done(conntrack::flush).await?,
+            Request::ConntrackForget { addresses, sockets } => Response::Forgotten {
+                entries: blocking(move || conntrack::forget(&addresses, &sockets)).await?,
+            },
             Request::RulesetFlush => done(foreign::flush_ruleset).await?,
             Request::ForeignTable { name, present } => {
                 done(move || foreign::set_table(&name, present)).await?

@@ -321,6 +321,16 @@ impl Agent {
         self.done(Request::ConntrackFlush).await
     }
 
+    /// See [`Request::ConntrackForget`]; answers how many entries there were.
+    pub async fn conntrack_forget(
+        &self,
+        addresses: Vec<std::net::IpAddr>,
+        sockets: Vec<std::net::SocketAddr>,
+    ) -> Result<u32, AgentError> {
+        let request = Request::ConntrackForget { addresses, sockets };
+        expect!(self, request, Response::Forgotten { entries } => entries)
+    }
+
     /// See [`Request::RulesetFlush`].
     pub async fn ruleset_flush(&self) -> Result<(), AgentError> {
         self.done(Request::RulesetFlush).await
@@ -473,6 +483,7 @@ pub fn deadline(request: &Request) -> Duration {
         Request::HttpGet { timeout_ms, .. } => Duration::from_millis((*timeout_ms).into()),
         Request::Dump(_)
         | Request::Conntrack
+        | Request::ConntrackForget { .. }
         | Request::ChurnStart(_)
         | Request::ChurnStop
         | Request::ConntrackFill { .. }
@@ -517,6 +528,7 @@ fn request_name(request: &Request) -> &'static str {
         Request::Dump(_) => "dump kernel state",
         Request::Conntrack => "dump conntrack",
         Request::ConntrackFlush => "flush conntrack",
+        Request::ConntrackForget { .. } => "remove conntrack entries",
         Request::RulesetFlush => "flush the ruleset",
         Request::ForeignTable { .. } => "change a foreign table",
         Request::SeizeTables => "seize the tables",

@@ -657,6 +657,13 @@ pub enum Request {
     Conntrack,
     /// Remove every connection tracking entry.
     ConntrackFlush,
+    /// Remove the entries of flows that somebody's addresses or sockets have a part in. Answer: [`Response::Forgotten`].
+    ConntrackForget {
+        /// Addresses at any end of a flow, in any direction.
+        addresses: Vec<IpAddr>,
+        /// Addresses with ports, likewise.
+        sockets: Vec<SocketAddr>,
+    },
     /// Remove every nftables table, whoever made it, like `nft flush ruleset`.
     RulesetFlush,
     /// Make or remove an nftables table of somebody else: a set, a map and a filter chain on `forward` with policy accept. Harms no traffic.
@@ -792,6 +799,11 @@ pub enum Response {
     Text(String),
     /// To [`Request::Conntrack`].
     Conntrack(Vec<ConntrackEntry>),
+    /// To [`Request::ConntrackForget`].
+    Forgotten {
+        /// Entries that were removed.
+        entries: u32,
+    },
     /// To [`Request::ChurnRead`] and [`Request::ChurnStop`].
     Churned(Churned),
     /// To [`Request::ConntrackFill`] and [`Request::ConntrackDrain`].

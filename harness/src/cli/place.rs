@@ -90,6 +90,28 @@ impl OnKind {
         Made::new(options, short(run_id))
     }
 
+    /// A cluster that is to be used again has to be there; who mistyped its name need not wait for a run of nothing but trouble.
+    pub(super) fn must_be_there(&self) -> Result<(), Failed> {
+        let Some(name) = &self.reuse else {
+            return Ok(());
+        };
+        let clusters = runtime()?.block_on(async {
+            let kind = kindlab::Kind::find(kindlab::Options::default()).await?;
+            kind.clusters().await
+        });
+        let clusters = clusters.map_err(Failed::infra)?;
+        if clusters.contains(name) {
+            return Ok(());
+        }
+        let known = match clusters.is_empty() {
+            true => "none".to_owned(),
+            false => clusters.join(", "),
+        };
+        Err(Failed::usage(format!(
+            "--reuse {name}: there is no such cluster, but {known}"
+        )))
+    }
+
     /// An option that says nothing without it.
     pub(super) fn given(&self) -> [(&'static str, bool); 2] {
         [("--keep", self.keep), ("--reuse", self.reuse.is_some())]
@@ -130,6 +152,7 @@ impl Place {
                 return Ok(None);
             }
             From::Kind => {
+                self.kind.must_be_there()?;
                 if candidate.is_installed() {
                     return Err(Failed::usage(
                         "--candidate installed is what runs in a cluster already: it needs --provider kubeconfig",

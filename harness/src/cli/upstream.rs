@@ -118,6 +118,7 @@ impl UpstreamCommand {
         {
             return Err(Failed::usage(format!("{flag} needs --kind")));
         }
+        self.kind.must_be_there()?;
         let allowed = Allowed {
             features: self.feature.iter().cloned().collect(),
             disruptive: self.disruptive,

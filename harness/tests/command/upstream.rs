@@ -134,6 +134,38 @@ fn what_is_chosen_is_told_before_anything_is_run() {
     let directory = directory();
     let root = directory.path();
     e2e_test(root, "nothing", "exit 8");
+    run(
+        root,
+        &[
+            "upstream",
+            "--e2e-test",
+            "./e2e.test",
+            "--dry-run",
+            "--reuse",
+            "x",
+        ],
+    )
+    .exits(2)
+    .says("--reuse needs --kind");
+    run(
+        root,
+        &[
+            "upstream",
+            "--e2e-test",
+            "./e2e.test",
+            "--kind",
+            "--out",
+            "kind",
+        ],
+    )
+    .exits(2)
+    .says("--kind needs --candidate");
+    let narrowed = upstream(root, &["--dry-run", "--only", "basic endpoint"]).exits(0);
+    assert!(
+        narrowed.stdout.starts_with("run (1):"),
+        "{}",
+        narrowed.stdout
+    );
     let plain = upstream(root, &["--dry-run"]).exits(0);
     assert!(
         plain

@@ -1,15 +1,15 @@
-//! Connection tracking entries: read them all, remove them all.
+//! Connection tracking entries: read them all, remove them all or some.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Context;
-use netlink_packet_core::ParseableParametrized;
+use netlink_packet_core::{DefaultNla, ParseableParametrized};
 use netlink_packet_netfilter::conntrack::{
     ConntrackAttribute, ConntrackMessage, IPTuple, ProtoInfo, ProtoInfoTCP, ProtoTuple, Tuple,
 };
 
-use super::{NFNL_SUBSYS_CTNETLINK, Netlink, netfilter_kind, netfilter_payload};
+use super::{NFNL_SUBSYS_CTNETLINK, Netlink, nest, netfilter_kind, netfilter_payload};
 use crate::proto::ConntrackEntry;
 
 const NEW: u8 = 0;
@@ -52,6 +52,65 @@ pub(crate) fn flush() -> anyhow::Result<()> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other.context("conntrack cannot be flushed"),
     }
+}
+
+/// Removes the entries of flows over TCP, UDP and SCTP that have one of these addresses at any end, in any direction, or one of these sockets.
+/// Answers how many that were.
+pub(crate) fn forget(addresses: &[IpAddr], sockets: &[SocketAddr]) -> anyhow::Result<u32> {
+    let concerned =
+        |socket: &SocketAddr| addresses.contains(&socket.ip()) || sockets.contains(socket);
+    let mut netlink = Netlink::open(netlink_sys::protocols::NETLINK_NETFILTER)?;
+    let kind = netfilter_kind(NFNL_SUBSYS_CTNETLINK, DELETE);
+    let mut forgotten = 0;
+    for entry in entries()? {
+        let ends = [
+            entry.orig_src,
+            entry.orig_dst,
+            entry.reply_src,
+            entry.reply_dst,
+        ];
+        let with_ports = [libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_SCTP];
+        if !with_ports.contains(&entry.protocol.into()) || !ends.iter().any(concerned) {
+            continue;
+        }
+        let family = if entry.orig_src.is_ipv4() {
+            libc::AF_INET
+        } else {
+            libc::AF_INET6
+        };
+        let original = [tuple(1, entry.protocol, entry.orig_src, entry.orig_dst)];
+        match netlink.request(kind, 0, &netfilter_payload(family as u8, &original)) {
+            Ok(()) => forgotten += 1,
+            // It expired, or somebody was faster.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e).context("a conntrack entry cannot be removed"),
+        }
+    }
+    Ok(forgotten)
+}
+
+/// One direction of a flow; `kind` is 1 for the original and 2 for the reply. The kinds within are those of `enum ctattr_ip` and `ctattr_l4proto`
+/// in the kernel's `nfnetlink_conntrack.h`.
+pub(super) fn tuple(kind: u16, protocol: u8, from: SocketAddr, to: SocketAddr) -> DefaultNla {
+    let port = |kind, port: u16| DefaultNla::new(kind, port.to_be_bytes().to_vec());
+    let address = |v4, v6, address: IpAddr| match address {
+        IpAddr::V4(ip) => DefaultNla::new(v4, ip.octets().to_vec()),
+        IpAddr::V6(ip) => DefaultNla::new(v6, ip.octets().to_vec()),
+    };
+    nest(
+        kind,
+        &[
+            nest(1, &[address(1, 3, from.ip()), address(2, 4, to.ip())]),
+            nest(
+                2,
+                &[
+                    DefaultNla::new(1, vec![protocol]),
+                    port(2, from.port()),
+                    port(3, to.port()),
+                ],
+            ),
+        ],
+    )
 }
 
 fn entry(family: u8, attributes: &[ConntrackAttribute]) -> Option<ConntrackEntry> {

@@ -9,9 +9,7 @@ use std::net::Ipv4Addr;
 use anyhow::{Context, ensure};
 use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL};
 
-use super::{
-    NFNL_SUBSYS_CTNETLINK, Netlink, conntrack, nest, netfilter_kind, netfilter_payload, number,
-};
+use super::{NFNL_SUBSYS_CTNETLINK, Netlink, conntrack, netfilter_kind, netfilter_payload, number};
 use crate::proto::{ConntrackEntry, ConntrackTable};
 use crate::sysctl;
 
@@ -125,20 +123,5 @@ fn message(entry: u32) -> Vec<u8> {
 
 /// One direction of a UDP flow over IPv4; `kind` is 1 for the original and 2 for the reply.
 fn tuple(kind: u16, from: (Ipv4Addr, u16), to: (Ipv4Addr, u16)) -> DefaultNla {
-    let port = |kind, port: u16| DefaultNla::new(kind, port.to_be_bytes().to_vec());
-    let address = |kind, address: Ipv4Addr| DefaultNla::new(kind, address.octets().to_vec());
-    nest(
-        kind,
-        &[
-            nest(1, &[address(1, from.0), address(2, to.0)]),
-            nest(
-                2,
-                &[
-                    DefaultNla::new(1, vec![libc::IPPROTO_UDP as u8]),
-                    port(2, from.1),
-                    port(3, to.1),
-                ],
-            ),
-        ],
-    )
+    conntrack::tuple(kind, libc::IPPROTO_UDP as u8, from.into(), to.into())
 }

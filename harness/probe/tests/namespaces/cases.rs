@@ -1086,6 +1086,26 @@ async fn conntrack(world: World) {
         ),
         "{text}"
     );
+    // Of each family one server's socket, and of the other what is left by its address.
+    let socket = vec![at(SERVER4, 80)];
+    let forgotten = world.server.conntrack_forget(Vec::new(), socket).await;
+    assert_eq!(forgotten.unwrap(), 2, "TCP and UDP");
+    let left = world.server.conntrack().await.unwrap();
+    assert!(left.iter().all(|entry| entry.orig_dst != at(SERVER4, 80)));
+    assert!(left.iter().any(|entry| entry.orig_dst == at(SERVER6, 80)));
+    let nobody = vec!["10.7.0.99".parse().unwrap()];
+    let forgotten = world.server.conntrack_forget(nobody, Vec::new()).await;
+    assert_eq!(forgotten.unwrap(), 0);
+    let client = vec![CLIENT6.parse().unwrap()];
+    let forgotten = world.server.conntrack_forget(client, Vec::new()).await;
+    assert!(forgotten.unwrap() >= 2);
+    let left = world.server.conntrack().await.unwrap();
+    assert!(
+        left.iter()
+            .all(|entry| entry.orig_src.ip().to_string() != CLIENT6
+                || entry.protocol == libc::IPPROTO_ICMPV6 as u8),
+        "{left:?}"
+    );
     world.server.conntrack_flush().await.unwrap();
     assert_eq!(world.server.conntrack().await.unwrap(), []);
 }

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -49,6 +50,22 @@ impl Claims {
             }
         }
         claims
+    }
+
+    /// The addresses among them.
+    pub fn addresses(&self) -> BTreeSet<IpAddr> {
+        let names = self.names.iter();
+        names
+            .filter_map(|name| name.strip_prefix("address ")?.parse().ok())
+            .collect()
+    }
+
+    /// The node ports among them.
+    pub fn node_ports(&self) -> BTreeSet<u16> {
+        let names = self.names.iter();
+        names
+            .filter_map(|name| name.strip_prefix("node port ")?.parse().ok())
+            .collect()
     }
 
     /// Whether both can go on at the same time.
@@ -195,6 +212,8 @@ steps:
                 "node2 Tcp 9000",
             ]
         );
+        assert_eq!(found.node_ports(), [30080, 30081, 31000].into());
+        assert_eq!(found.addresses().len(), 3);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -49,6 +49,9 @@ const REPLACED: Duration = Duration::from_secs(120);
 /// Memory per node for captured packets, and bytes kept of each; as in a world of namespaces.
 const CAPTURE_BYTES: u64 = 8 << 20;
 const CAPTURE_SNAPLEN: u32 = 256;
+
+/// So often an object is written that somebody else writes at the same time.
+const WRITES: u32 = 10;
 
 /// A port of a node that no scenario, no node port and hardly anybody else uses.
 const MASQUERADE_PORT: u16 = 29_997;
@@ -239,7 +242,47 @@ impl RealCluster {
         });
         self.write(&case.scenario.objects).await?;
         self.follow().await?;
+        self.forget(&case).await?;
         Ok(case)
+    }
+
+    /// Removes what the nodes remember of flows of others that had the same addresses and ports before. A packet that fits such an entry goes where
+    /// that flow went: past all rules, because they are asked for the first packet of a flow only.
+    async fn forget(&self, case: &Case) -> Result<(), ClusterError> {
+        let claimed = Claims::of(case);
+        let mut addresses = claimed.addresses();
+        let nodes = self.stage.plan().nodes();
+        let own = nodes
+            .iter()
+            .flat_map(|node| [IpAddr::from(node.ipv4), node.ipv6.into()]);
+        let own: BTreeSet<IpAddr> = own.collect();
+        let mut ports: BTreeSet<u16> = claimed.node_ports();
+        for pod in self.stage.plan().pods() {
+            addresses.extend([IpAddr::from(pod.ipv4), pod.ipv6.into()]);
+        }
+        let model = self.stage.oracle()?;
+        for frontend in oracle::frontends(&model) {
+            addresses.insert(frontend.ip);
+            if frontend.kind == oracle::FrontendKind::NodePort {
+                ports.insert(frontend.port);
+            }
+        }
+        // What a node sends and gets besides is not ours to forget.
+        addresses.retain(|ip| !own.contains(ip) && !ip.is_loopback() && !ip.is_unspecified());
+        let sockets: Vec<SocketAddr> = own
+            .iter()
+            .flat_map(|ip| ports.iter().map(|port| SocketAddr::new(*ip, *port)))
+            .collect();
+        let addresses: Vec<IpAddr> = addresses.into_iter().collect();
+        try_join_all(nodes.iter().map(|node| async {
+            let agent = self.agent(&node.name)?;
+            let forgotten = agent.conntrack_forget(addresses.clone(), sockets.clone());
+            forgotten
+                .await
+                .map_err(|error| infra("what a node remembers of flows")(&error))
+        }))
+        .await?;
+        Ok(())
     }
 
     /// Makes Pods, starts an agent in each and lets it serve.
@@ -374,22 +417,31 @@ impl RealCluster {
             let what = format!("apply {kind} {name}");
             let api = self.api(&text("/apiVersion"), kind, &text("/metadata/namespace"));
             let status = object["status"].clone();
-            let known = api
-                .get_opt(&name)
-                .await
-                .map_err(|error| infra(&what)(&error))?;
-            let written = match known {
-                None => {
-                    let object: DynamicObject = typed(object)?;
-                    api.create(&PostParams::default(), &object).await
+            let mut tries = 0;
+            loop {
+                let known = api.get_opt(&name).await;
+                let known = known.map_err(|error| infra(&what)(&error))?;
+                let mut object = object.clone();
+                let written = match known {
+                    None => {
+                        let object: DynamicObject = typed(object)?;
+                        api.create(&PostParams::default(), &object).await
+                    }
+                    Some(known) => {
+                        object["metadata"]["resourceVersion"] =
+                            json!(known.metadata.resource_version);
+                        let object: DynamicObject = typed(object)?;
+                        api.replace(&name, &PostParams::default(), &object).await
+                    }
+                };
+                tries += 1;
+                match written {
+                    Ok(_) => break,
+                    // A controller wrote it in between.
+                    Err(kube::Error::Api(status)) if status.code == 409 && tries < WRITES => {}
+                    Err(error) => return Err(infra(&what)(&error)),
                 }
-                Some(known) => {
-                    object["metadata"]["resourceVersion"] = json!(known.metadata.resource_version);
-                    let object: DynamicObject = typed(object)?;
-                    api.replace(&name, &PostParams::default(), &object).await
-                }
-            };
-            written.map_err(|error| infra(&what)(&error))?;
+            }
             if !status.is_null() {
                 let patch = kube::api::Patch::Merge(json!({"status": status}));
                 let patched = api
@@ -404,6 +456,7 @@ impl RealCluster {
     /// Waits until the cluster's controllers have followed, and copies what there is then.
     async fn follow(&self) -> Result<(), ClusterError> {
         let began = Instant::now();
+        let mut pause = POLL / 10;
         loop {
             let Some(behind) = self.look().await? else {
                 self.site.pace.took(began.elapsed());
@@ -414,8 +467,9 @@ impl RealCluster {
                     "the cluster's controllers did not follow within {FOLLOWED:?}: {behind}"
                 )));
             }
-            // A poll of a condition with a deadline.
-            sleep(POLL / 5).await;
+            // A poll of a condition with a deadline, slower the longer it takes: each is three requests.
+            sleep(pause).await;
+            pause = (pause * 3 / 2).min(POLL);
         }
     }
 
@@ -785,6 +839,15 @@ impl Cluster for RealCluster {
             PodVerb::Start => {
                 let agents = self.run_pods(std::slice::from_ref(&pod)).await?;
                 self.pods.extend(agents);
+                let addresses = self.stage.plan().pod(name);
+                let addresses = addresses.filter(|_| !pod.host_network);
+                for (node, addresses) in self.stage.nodes().iter().zip(addresses.iter().cycle()) {
+                    let own = vec![addresses.ipv4.into(), addresses.ipv6.into()];
+                    let agent = self.agent(&node.name)?;
+                    let forgotten = agent.conntrack_forget(own, Vec::new()).await;
+                    let what = "what a node remembers of flows";
+                    forgotten.map_err(|error| infra(what)(&error))?;
+                }
                 Ok(())
             }
             PodVerb::Resume => self.serve(&pod, &self.agent(name)?).await,

@@ -25,7 +25,7 @@ pub struct Facts {
 }
 
 /// Kinds of objects that live in a namespace of ours.
-const OURS: [&str; 4] = ["Service", "EndpointSlice", "Endpoints", "ConfigMap"];
+const OURS: [&str; 2] = ["Service", "EndpointSlice"];
 
 /// Why the case cannot be run in such a cluster.
 pub fn cannot(case: &Case, facts: &Facts) -> Option<String> {

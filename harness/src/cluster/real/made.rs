@@ -76,7 +76,6 @@ pub struct Made {
 /// What there is to be taken away.
 #[derive(Debug, Default)]
 struct State {
-    kind: Option<Kind>,
     cluster: Option<Arc<kindlab::Cluster>>,
     installed: Option<Installed>,
     /// It lives as long as the cluster is used.
@@ -120,7 +119,6 @@ impl Made {
         for warning in kind.warnings() {
             told.notes(&warning.to_string());
         }
-        self.state(|state| state.kind = Some(kind.clone()));
         let cluster = match &self.options.reuse {
             Some(name) => {
                 told.step(&format!("open the cluster {name}"), kind.open(name))
@@ -504,7 +502,6 @@ impl Opening for Made {
     ) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             let State {
-                kind: _,
                 cluster,
                 installed,
                 outside,
