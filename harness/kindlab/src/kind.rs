@@ -16,6 +16,9 @@ const LOGS: Duration = Duration::from_secs(300);
 /// About a minute for 300 MB on three nodes was measured on a busy machine.
 const LOAD: Duration = Duration::from_secs(600);
 
+/// In the environment of `kind create` and of what it starts: the private directory of the cluster. No other kind has it, whatever the name of its cluster.
+pub(crate) const DIRECTORY: &str = "HARNESS_KIND_DIRECTORY";
+
 /// The command.
 #[derive(Debug, Clone)]
 pub(crate) struct KindCommand {
@@ -78,7 +81,8 @@ impl KindCommand {
             // Nodes that failed are looked at before they are deleted. Waiting for nodes is the caller's part: kind waits for control planes only,
             // and exits with 0 when they were not ready.
             .args(["--retain", "--wait", "0s"])
-            .sparing("run");
+            .sparing("run")
+            .env(DIRECTORY, config.parent().unwrap_or(config));
         if let Some(image) = image {
             call = call.args(["--image", image]);
         }

@@ -334,7 +334,7 @@ impl Kind {
         };
         // Somebody else was quicker, without a marker: what there is, is his.
         if matches!(error, KindError::NameTaken { .. }) {
-            let forgotten = owned::forget(&tools.to_the_end().engine, &name).map(drop);
+            let forgotten = owned::forget(&tools.to_the_end().engine, &name);
             private.remove();
             return Err(and_then(error, forgotten));
         }

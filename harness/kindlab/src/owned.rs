@@ -275,16 +275,21 @@ pub(crate) fn visit(engine: &Engine, name: &str) -> Result<String> {
     Ok(marker)
 }
 
-/// Removes all markers of a cluster, the first one last: as long as it is there, the cluster is ours. Returns the directory that it names.
-pub(crate) fn forget(engine: &Engine, name: &str) -> Result<Option<PathBuf>> {
+/// The directory of whoever made a cluster, as its marker says.
+pub(crate) fn directories(engine: &Engine, name: &str) -> Result<Vec<PathBuf>> {
+    let markers = engine.volumes(&format!("{CLUSTER_LABEL}={name}"))?;
+    let named = markers
+        .iter()
+        .filter_map(|marker| marker.labels.get(DIRECTORY));
+    Ok(named.map(PathBuf::from).collect())
+}
+
+/// Removes all markers of a cluster, the first one last: as long as it is there, the cluster is ours.
+pub(crate) fn forget(engine: &Engine, name: &str) -> Result<()> {
     let markers = engine.volumes(&format!("{CLUSTER_LABEL}={name}"))?;
     let (made, others): (Vec<_>, Vec<_>) = markers
         .into_iter()
         .partition(|marker| marker.labels.get(ROLE).is_some_and(|role| role == "made"));
-    let directory = made
-        .iter()
-        .find_map(|marker| marker.labels.get(DIRECTORY))
-        .map(PathBuf::from);
     let names = |markers: Vec<Volume>| {
         markers
             .into_iter()
@@ -292,8 +297,7 @@ pub(crate) fn forget(engine: &Engine, name: &str) -> Result<Option<PathBuf>> {
             .collect::<Vec<_>>()
     };
     engine.remove_volumes(&names(others))?;
-    engine.remove_volumes(&names(made))?;
-    Ok(directory)
+    engine.remove_volumes(&names(made))
 }
 
 /// Markers that mean nothing any more: of visits that are over, and of clusters that are no longer ours.

@@ -84,9 +84,13 @@ pub(crate) fn others_in_group(leader: u32, fits: impl Fn(&[&str]) -> bool) -> Ve
     })
 }
 
-/// The processes of this machine whose arguments, after the program, are such. Those that may not be looked at are not seen.
-pub(crate) fn with_arguments(fits: impl Fn(&[&str]) -> bool) -> Vec<PidFd> {
-    handles(|pid| arguments(pid, &fits))
+/// The processes of this machine that have inherited this from one that was started with it in its environment, as `NAME=value`; and of those the ones whose
+/// arguments after the program are such. Those that may not be looked at are not seen.
+pub(crate) fn with_environment(entry: &[u8], fits: impl Fn(&[&str]) -> bool) -> Vec<PidFd> {
+    handles(|pid| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|is| is == entry) && arguments(pid, &fits)
+    })
 }
 
 fn arguments(pid: u32, fits: impl Fn(&[&str]) -> bool) -> bool {

@@ -1,14 +1,15 @@
 //! The end of a cluster: whatever state it is in, and whoever may still be making something of it.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::engine::{Engine, EngineKind};
 use crate::error::{KindError, Result};
-use crate::kind::KindCommand;
+use crate::kind::{DIRECTORY, KindCommand};
 use crate::owned::{self, CLUSTER_LABEL};
 use crate::private::{self, Private};
-use crate::process::{PidFd, all_ended, with_arguments};
+use crate::process::{PidFd, all_ended, with_environment};
 
 /// The label that kind gives to the containers of a cluster.
 pub(crate) const KIND_LABEL: &str = "io.x-k8s.kind.cluster";
@@ -26,7 +27,10 @@ pub(crate) fn remove(
     name: &str,
     directory: Option<&Path>,
 ) -> Result<()> {
-    let helpers = still_making(name);
+    // That of whoever made it, and that of whoever deletes it.
+    let mut directories = owned::directories(engine, name)?;
+    directories.extend(directory.map(Path::to_owned));
+    let helpers = still_making(&directories);
     let deadline = Instant::now() + DEADLINE;
     let helpers_until = Instant::now() + HELPERS;
     loop {
@@ -52,21 +56,30 @@ pub(crate) fn remove(
             });
         }
     }
-    // That of whoever made it, and that of whoever deletes it.
-    let made_with = owned::forget(engine, name)?;
-    for directory in made_with.iter().map(PathBuf::as_path).chain(directory) {
+    owned::forget(engine, name)?;
+    for directory in &directories {
         private::remove(directory);
     }
     Ok(())
 }
 
-/// What a kind that was killed, or whose harness was, left running on this machine: it is known by its arguments.
-fn still_making(name: &str) -> Vec<PidFd> {
-    let kinds = with_arguments(|words| words.starts_with(&["create", "cluster", "--name", name]));
-    kinds.iter().for_each(PidFd::kill);
-    all_ended(&kinds, Instant::now() + Duration::from_secs(5));
-    let label = format!("{KIND_LABEL}={name}");
-    with_arguments(|words| words.first() == Some(&"run") && words.contains(&label.as_str()))
+/// What a kind that was killed, or whose harness was, left running on this machine: a `docker run` goes on, and everything else is killed.
+fn still_making(directories: &[PathBuf]) -> Vec<PidFd> {
+    let entry = |directory: &PathBuf| {
+        let mut entry = format!("{DIRECTORY}=").into_bytes();
+        entry.extend(directory.as_os_str().as_bytes());
+        entry
+    };
+    let makes = |words: &[&str]| words.first() == Some(&"run");
+    let mut helpers = Vec::new();
+    for entry in directories.iter().map(entry) {
+        let others = with_environment(&entry, |words| !makes(words));
+        others.iter().for_each(PidFd::kill);
+        // After the end of kind, nobody starts another one.
+        all_ended(&others, Instant::now() + Duration::from_secs(5));
+        helpers.extend(with_environment(&entry, makes));
+    }
+    helpers
 }
 
 /// Removes the containers once; it is an error if there are any afterwards.

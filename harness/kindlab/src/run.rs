@@ -100,6 +100,7 @@ pub(crate) struct Invocation {
     what: String,
     secret: bool,
     spared: Option<&'static str>,
+    env: Option<(&'static str, OsString)>,
 }
 
 impl Invocation {
@@ -113,6 +114,7 @@ impl Invocation {
             what: what.into(),
             secret: false,
             spared: None,
+            env: None,
         }
     }
 
@@ -145,6 +147,12 @@ impl Invocation {
         self
     }
 
+    /// A variable of its environment, beside those of the runner.
+    pub(crate) fn env(mut self, name: &'static str, value: impl AsRef<OsStr>) -> Self {
+        self.env = Some((name, value.as_ref().to_owned()));
+        self
+    }
+
     fn argv(&self) -> Vec<String> {
         let name = self.program.file_name().unwrap_or(self.program.as_os_str());
         std::iter::once(name)
@@ -160,6 +168,7 @@ impl Invocation {
         let clock = Instant::now();
         let deadline = clock + self.deadline;
         let mut command = runner.command(&self.program, &self.args);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command
             .stdin(if self.stdin.is_some() {
                 Stdio::piped()
