@@ -469,7 +469,7 @@ impl Installation {
         let modes = self.specs().map(|spec| spec.proxy_mode);
         modes
             .filter(|mode| *mode != ProxyMode::None)
-            .last()
+            .next_back()
             .unwrap_or_default()
     }
 

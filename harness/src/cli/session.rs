@@ -170,7 +170,11 @@ impl Asked {
             &filter,
         );
         plan::skip_what_cannot(&mut planned, candidate.provider.as_ref())?;
-        let cases = prepare(&planned, options.seed)?;
+        let cases = match &real {
+            None => prepare(&planned, options.seed)?,
+            // Cases of one document often want the same port, and would wait for each other while others could run.
+            Some(_) => prepare(&plan::mixed(&planned, options.seed), options.seed)?,
+        };
         let canaries = options.canaries.first().map(|_| {
             Canaries::new(
                 &run_id,

@@ -154,6 +154,13 @@ pub fn skip_what_cannot(planned: &mut [Planned], provider: &dyn Provider) -> Res
     Ok(())
 }
 
+/// The same cases in an order that follows from the seed: neighbours in the catalogue are none here.
+pub fn mixed(planned: &[Planned], seed: u64) -> Vec<Planned> {
+    let mut mixed = planned.to_vec();
+    mixed.sort_by_cached_key(|planned| attempt_seed(seed, &planned.key.id, 0));
+    mixed
+}
+
 /// What a case needs that not every candidate or machine has.
 fn needed<'a>(document: &'a Document, key: &CaseKey) -> impl Iterator<Item = Feature> + 'a {
     let sctp = key
