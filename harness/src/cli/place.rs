@@ -132,6 +132,16 @@ impl Place {
         self.provider == From::Netns
     }
 
+    /// Whether the candidate of this name can be meant here.
+    pub(super) fn takes(&self, candidate: &str) -> Result<(), Failed> {
+        if candidate == "installed" && self.provider != From::Kubeconfig {
+            return Err(Failed::usage(
+                "--candidate installed is what runs in a cluster already: it needs --provider kubeconfig",
+            ));
+        }
+        Ok(())
+    }
+
     /// The cluster of a run, where it is not a world per attempt. Looks at it and changes nothing.
     pub(super) fn real(
         &self,
@@ -143,21 +153,9 @@ impl Place {
             return Err(Failed::usage(flag));
         }
         let opening: Box<dyn Opening> = match self.provider {
-            From::Netns => {
-                if candidate.is_installed() {
-                    return Err(Failed::usage(
-                        "--candidate installed is what runs in a cluster already: it needs --provider kubeconfig",
-                    ));
-                }
-                return Ok(None);
-            }
+            From::Netns => return Ok(None),
             From::Kind => {
                 self.kind.must_be_there()?;
-                if candidate.is_installed() {
-                    return Err(Failed::usage(
-                        "--candidate installed is what runs in a cluster already: it needs --provider kubeconfig",
-                    ));
-                }
                 Box::new(self.kind.made(run_id, out, &[]))
             }
             From::Kubeconfig => Box::new(self.existing(candidate, run_id)?),

@@ -139,6 +139,7 @@ impl Asked {
             Some(candidate) => candidate.clone(),
             None => {
                 let reference = self.candidate.as_deref().unwrap_or("reference");
+                self.place.takes(reference)?;
                 Candidate::load_as(reference, self.place.form())?
             }
         };

@@ -1310,23 +1310,37 @@ async fn no_churn(world: World) {
 
 async fn routes_from(world: World) {
     let agent = &world.client;
-    for (own, via, to) in [
-        ("10.7.8.1", SERVER4, "198.51.100.0/24"),
-        ("fd07:8::1", SERVER6, "2001:db8:51::/64"),
+    for (own, astray, via, nobody, to) in [
+        (
+            "10.7.8.1",
+            "10.7.8.2",
+            SERVER4,
+            "10.7.0.99",
+            "198.51.100.0/24",
+        ),
+        (
+            "fd07:8::1",
+            "fd07:8::2",
+            SERVER6,
+            "fd07::99",
+            "2001:db8:51::/64",
+        ),
     ] {
         let bits = if own.contains(':') { 128 } else { 32 };
-        agent
-            .address_add("wire", &format!("{own}/{bits}"))
-            .await
-            .unwrap();
-        let (from, via) = (own.parse().unwrap(), via.parse().unwrap());
-        for _ in 0..2 {
+        for (own, via, table) in [(own, via, 101), (astray, nobody, 103)] {
             agent
-                .routes_from(from, via, "wire", vec![to.into()], 101)
+                .address_add("wire", &format!("{own}/{bits}"))
                 .await
                 .unwrap();
+            let (from, via) = (own.parse().unwrap(), via.parse().unwrap());
+            for _ in 0..2 {
+                agent
+                    .routes_from(from, via, "wire", vec![to.into()], table)
+                    .await
+                    .unwrap();
+            }
         }
-        // The server has the address, and only what comes from the right one finds the way to it.
+        // The server has the address, and what comes from the other one is sent to a gateway that is not there.
         let target = if bits == 32 {
             "198.51.100.7"
         } else {
@@ -1363,7 +1377,7 @@ async fn routes_from(world: World) {
         };
         let right = agent.connect(way(Some(own))).await.unwrap();
         assert!(right.all_answered(), "{right:?}");
-        let other = agent.connect(way(None)).await.unwrap();
+        let other = agent.connect(way(Some(astray))).await.unwrap();
         assert!(!other.all_answered(), "{other:?}");
     }
     let wrong = agent
