@@ -6,7 +6,7 @@ use crate::event::Event;
 use crate::model::Report;
 
 /// The published schema of one line of the event log.
-pub const EVENT_V3: &str = include_str!("../schema/event-v3.json");
+pub const EVENT_V4: &str = include_str!("../schema/event-v4.json");
 
 /// The published schema of `report.json`.
 pub const REPORT_V1: &str = include_str!("../schema/report-v1.json");

@@ -785,3 +785,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_was_done_to_a_cluster_is_told_in_every_report() {
+    let mut run = Run::new(1);
+    run.setup("create the cluster", 41.0, None);
+    run.setup("install the candidate", 2.5, Some("an image is missing"));
+    run.case("c", &["SVC-1"], &[Verdict::Infra]);
+    let report = run.report();
+    assert_eq!(report.setup.len(), 2);
+    let told = [
+        "create the cluster: 41.0 s",
+        "install the candidate: failed after 2.5 s: an image is missing",
+    ];
+    let markdown = reports::markdown::render(&report);
+    let page = reports::html::render(&report, &Default::default());
+    for line in told {
+        assert!(markdown.contains(line), "{markdown}");
+        assert!(page.contains(line), "{line}");
+    }
+}

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 #[test]
 fn published_schemas_are_in_step_with_the_types() {
     for (name, derived, published) in [
-        ("event-v3.json", schema::event(), schema::EVENT_V3),
+        ("event-v4.json", schema::event(), schema::EVENT_V4),
         ("report-v1.json", schema::report(), schema::REPORT_V1),
     ] {
         let derived = format!("{}\n", serde_json::to_string_pretty(&derived).unwrap());
@@ -32,7 +32,7 @@ fn published_schemas_are_in_step_with_the_types() {
 
 #[test]
 fn every_kind_of_event_matches_the_schema() {
-    let schema: Value = serde_json::from_str(schema::EVENT_V3).unwrap();
+    let schema: Value = serde_json::from_str(schema::EVENT_V4).unwrap();
     let schema = jsonschema::validator_for(&schema).unwrap();
     let mut run = Run::new(1);
     run.case(
@@ -42,6 +42,7 @@ fn every_kind_of_event_matches_the_schema() {
     );
     run.characteristic("c", "choice", "left", "Left or right.");
     run.resumed();
+    run.setup("create the cluster", 41.0, None);
     run.experiment("c", Experiment::Alone, 5, 5, 0);
     let events = run.events().into_iter().chain(hostile().events());
     let mut kinds = std::collections::BTreeSet::new();
@@ -52,7 +53,7 @@ fn every_kind_of_event_matches_the_schema() {
         }
         kinds.insert(value["type"].as_str().unwrap().to_owned());
     }
-    assert_eq!(kinds.len(), 10, "{kinds:?}");
+    assert_eq!(kinds.len(), 11, "{kinds:?}");
 
     let good = json!({"seq": 0, "time": "t", "type": "runFinished", "reason": "completed"});
     assert!(schema.is_valid(&good));
