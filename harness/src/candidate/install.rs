@@ -466,10 +466,9 @@ impl Installation {
 
     /// kube-proxy's mode in a cluster made for this.
     pub fn proxy_mode(&self) -> ProxyMode {
-        let modes = self.specs().map(|spec| spec.proxy_mode);
+        let mut modes = self.specs().map(|spec| spec.proxy_mode);
         modes
-            .filter(|mode| *mode != ProxyMode::None)
-            .next_back()
+            .rfind(|mode| *mode != ProxyMode::None)
             .unwrap_or_default()
     }
 
