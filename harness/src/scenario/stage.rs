@@ -69,6 +69,19 @@ pub fn default_ports() -> Vec<Port> {
 }
 
 impl Pod {
+    /// The container ports as a Pod object has them.
+    pub fn container_ports(&self) -> Vec<Value> {
+        let ports = self.serves();
+        let ports = ports.iter().map(|port| {
+            let mut value = json!({"containerPort": port.port, "protocol": port.protocol});
+            if let Some(name) = &port.name {
+                value["name"] = json!(name);
+            }
+            value
+        });
+        ports.collect()
+    }
+
     /// The container ports, all of which are served.
     pub fn serves(&self) -> Vec<Port> {
         self.ports.clone().unwrap_or_else(default_ports)
@@ -479,17 +492,7 @@ impl Stage {
             .expect("the plan knows every pod of the topology");
         let node = self.plan.node(&pod.node).expect("checked with the plan");
         let ips = [addresses.ipv4.to_string(), addresses.ipv6.to_string()];
-        let ports: Vec<Value> = pod
-            .serves()
-            .iter()
-            .map(|port| {
-                let mut value = json!({"containerPort": port.port, "protocol": port.protocol});
-                if let Some(name) = &port.name {
-                    value["name"] = json!(name);
-                }
-                value
-            })
-            .collect();
+        let ports = pod.container_ports();
         json!({
             "apiVersion": "v1",
             "kind": "Pod",

@@ -31,17 +31,7 @@ pub fn namespace(name: &str, run: &str) -> Value {
 /// A pod of a scenario, on the node of this name. It does nothing by itself: its servers and clients are those of the agent that is started in it.
 /// It is the first process of its container, so it hears no SIGTERM and lives through its whole termination.
 pub fn pod(pod: &Pod, namespace: &str, node: &str, plans: &Plans) -> Value {
-    let ports: Vec<Value> = pod
-        .serves()
-        .iter()
-        .map(|port| {
-            let mut value = json!({"containerPort": port.port, "protocol": port.protocol});
-            if let Some(name) = &port.name {
-                value["name"] = json!(name);
-            }
-            value
-        })
-        .collect();
+    let ports = pod.container_ports();
     let mut labels = json!(pod.labels);
     labels[RUN] = json!(plans.run);
     json!({
