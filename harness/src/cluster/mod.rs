@@ -174,7 +174,10 @@ pub trait Cluster: Send + Sync {
     fn running_on(&self, nodes: &[String]) -> Vec<(String, String)>;
 
     /// An instance that should run and does not.
-    async fn unexpected_exit(&mut self) -> Option<String>;
+    ///
+    /// # Errors
+    /// When nobody can tell: that is no sign that it runs.
+    async fn unexpected_exit(&mut self) -> Result<Option<String>, ClusterError>;
 
     /// What the candidate printed since this attempt began, by node.
     async fn logs(&self) -> Vec<(String, String)>;

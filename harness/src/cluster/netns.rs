@@ -515,8 +515,8 @@ impl Cluster for NetnsCluster {
             .collect()
     }
 
-    async fn unexpected_exit(&mut self) -> Option<String> {
-        NetnsCluster::unexpected_exit(self)
+    async fn unexpected_exit(&mut self) -> Result<Option<String>, ClusterError> {
+        Ok(NetnsCluster::unexpected_exit(self))
     }
 
     async fn logs(&self) -> Vec<(String, String)> {

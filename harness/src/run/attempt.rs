@@ -216,7 +216,7 @@ impl<'a> Attempt<'a> {
         if self.is_direct() {
             return Ok(());
         }
-        self.must_run().await;
+        self.must_run().await?;
         if self.findings.is_over() {
             return Ok(());
         }
@@ -405,7 +405,7 @@ impl<'a> Attempt<'a> {
             return Ok(());
         }
         self.asked_if_it_runs = Instant::now();
-        match self.cluster.unexpected_exit().await {
+        match self.cluster.unexpected_exit().await? {
             Some(exit) => Err(Stop::candidate(
                 "unexpected-exit",
                 "a candidate that keeps running",
@@ -416,11 +416,12 @@ impl<'a> Attempt<'a> {
     }
 
     /// The candidate must still run: an exit that nobody asked for fails every case.
-    pub(super) async fn must_run(&mut self) {
+    pub(super) async fn must_run(&mut self) -> Result<(), Stop> {
         self.findings.checked(false);
-        if let Some(exit) = self.cluster.unexpected_exit().await {
+        if let Some(exit) = self.cluster.unexpected_exit().await? {
             self.findings
                 .fail_with("unexpected-exit", "a candidate that keeps running", exit);
         }
+        Ok(())
     }
 }

@@ -73,7 +73,7 @@ impl Attempt<'_> {
             self.rules_are_gone(&gone).await?;
         }
         self.entries_are_gone().await?;
-        self.must_run().await;
+        self.must_run().await?;
         self.processes();
         Ok(())
     }

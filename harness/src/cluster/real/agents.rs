@@ -10,10 +10,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::{
-    Api, Client,
-    api::{AttachParams, AttachedProcess},
-};
+use kube::{Api, Client, api::AttachParams};
 use probe::client::Agent;
 use tokio::io::AsyncReadExt as _;
 
@@ -46,20 +43,7 @@ impl Held {
     }
 }
 
-/// An agent and the stream that it lives by.
-pub struct RemoteAgent {
-    agent: Agent,
-    /// Dropped, it ends the stream and so the agent.
-    _process: AttachedProcess,
-}
-
-impl std::fmt::Debug for RemoteAgent {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.agent.fmt(f)
-    }
-}
-
-impl RemoteAgent {
+impl Held {
     /// Starts an agent in a Pod that runs our image, and sets its clock.
     pub async fn start(client: &Client, namespace: &str, pod: &str) -> Result<Self, ClusterError> {
         let what = format!("no agent can be started in Pod {namespace}/{pod}");
@@ -88,10 +72,8 @@ impl RemoteAgent {
         };
         let agent = Agent::new(tokio::io::join(stdout, stdin));
         match agent.align_clock().await {
-            Ok(_) => Ok(Self {
-                agent,
-                _process: process,
-            }),
+            // Dropped, the process ends the stream and so the agent.
+            Ok(_) => Ok(Self::new(agent, process)),
             Err(error) => {
                 // What the program or the runtime had to say is the better message.
                 let mut said = String::new();
@@ -107,11 +89,6 @@ impl RemoteAgent {
                 })
             }
         }
-    }
-
-    /// A handle to it.
-    pub fn handle(&self) -> Agent {
-        self.agent.clone()
     }
 }
 

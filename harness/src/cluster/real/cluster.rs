@@ -27,7 +27,7 @@ use tokio::time::sleep;
 
 use super::{
     super::{Cluster, ClusterError, Settings, errors::Severity, infra, netns},
-    agents::{Held, RemoteAgent},
+    agents::Held,
     claims::{Claim, Claims},
     manifests,
     names::Names,
@@ -70,9 +70,9 @@ pub struct RealCluster {
     stage: Stage,
     names: Names,
     /// Agents in the scenario's pods.
-    pods: BTreeMap<String, RemoteAgent>,
+    pods: BTreeMap<String, Held>,
     /// Agents on nodes, and outside.
-    others: BTreeMap<String, Box<dyn Handle>>,
+    others: BTreeMap<String, Held>,
     /// Which pods have to be Ready.
     ready: BTreeMap<String, bool>,
     /// Instances of the candidate that have to be there: by node, what tells one from its successor.
@@ -83,23 +83,6 @@ pub struct RealCluster {
     /// How long it had to wait for others.
     waited: Duration,
     claim: Claim,
-}
-
-/// Whatever keeps an agent alive.
-trait Handle: Send + Sync {
-    fn agent(&self) -> Agent;
-}
-
-impl Handle for RemoteAgent {
-    fn agent(&self) -> Agent {
-        self.handle()
-    }
-}
-
-impl Handle for Held {
-    fn agent(&self) -> Agent {
-        self.handle()
-    }
 }
 
 /// One of the candidate's Pods.
@@ -200,7 +183,7 @@ impl RealCluster {
                     let started = capture.capture_start(CAPTURE_BYTES, CAPTURE_SNAPLEN).await;
                     started.map_err(|error| infra("the capture cannot be started")(&error))?;
                 }
-                Ok::<_, ClusterError>((node.clone(), Box::new(agent) as Box<dyn Handle>))
+                Ok::<_, ClusterError>((node.clone(), agent))
             }))
             .await
         };
@@ -214,7 +197,7 @@ impl RealCluster {
             futures::try_join!(self.run_pods(&started), on_nodes, outside)?;
         self.others.extend(on_nodes);
         if let Some(agent) = outside {
-            self.others.insert("outside".into(), Box::new(agent));
+            self.others.insert("outside".into(), agent);
         }
         self.pods.extend(agents);
         if let Some(masquerades) = self.masquerades(&started).await? {
@@ -286,7 +269,7 @@ impl RealCluster {
     }
 
     /// Makes Pods, starts an agent in each and lets it serve.
-    async fn run_pods(&self, pods: &[Pod]) -> Result<Vec<(String, RemoteAgent)>, ClusterError> {
+    async fn run_pods(&self, pods: &[Pod]) -> Result<Vec<(String, Held)>, ClusterError> {
         let namespace = self.namespace();
         let plans = &self.site.plans;
         let objects = pods.iter().map(|pod| {
@@ -301,7 +284,7 @@ impl RealCluster {
             }
         }
         try_join_all(pods.iter().map(|pod| async {
-            let agent = RemoteAgent::start(&self.site.client, namespace, &pod.name).await?;
+            let agent = Held::start(&self.site.client, namespace, &pod.name).await?;
             if plans.ours && !pod.host_network {
                 unlimited(&agent.handle()).await?;
             }
@@ -787,8 +770,8 @@ impl Cluster for RealCluster {
     }
 
     fn agent(&self, who: &str) -> Result<Agent, ClusterError> {
-        let pod = self.pods.get(who).map(RemoteAgent::handle);
-        let agent = pod.or_else(|| Some(self.others.get(who)?.agent()));
+        let pod = self.pods.get(who).map(Held::handle);
+        let agent = pod.or_else(|| Some(self.others.get(who)?.handle()));
         agent.ok_or_else(|| ClusterError::Infra(format!("'{who}' has no agent")))
     }
 
@@ -927,8 +910,8 @@ impl Cluster for RealCluster {
             .collect()
     }
 
-    async fn unexpected_exit(&mut self) -> Option<String> {
-        let now = self.look_at_instances().await.ok()?;
+    async fn unexpected_exit(&mut self) -> Result<Option<String>, ClusterError> {
+        let now = self.look_at_instances().await?;
         let logical = |node: &str| self.names.real_node(node).unwrap_or_default().to_owned();
         let ended = self.instances.iter().find_map(|(node, old)| {
             let real = logical(node);
@@ -945,7 +928,7 @@ impl Cluster for RealCluster {
             }
         });
         self.instances = now;
-        ended
+        Ok(ended)
     }
 
     async fn logs(&self) -> Vec<(String, String)> {

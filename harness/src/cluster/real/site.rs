@@ -25,7 +25,7 @@ use tokio::time::sleep;
 
 use super::{
     super::{Cluster, ClusterError, Provider, Settings, infra},
-    agents::{Held, RemoteAgent},
+    agents::Held,
     claims::Register,
     cluster::RealCluster,
     fit::{self, Facts},
@@ -269,9 +269,9 @@ impl Site {
     }
 
     /// An agent of its own on a node, by the node's name in the cluster.
-    pub(super) async fn node_agent(&self, node: &str) -> Result<RemoteAgent, ClusterError> {
+    pub(super) async fn node_agent(&self, node: &str) -> Result<Held, ClusterError> {
         let pod = manifests::agent_name(node);
-        RemoteAgent::start(&self.client, &self.plans.run, &pod).await
+        Held::start(&self.client, &self.plans.run, &pod).await
     }
 
     /// Makes a namespace, and waits until Pods can be made in it.

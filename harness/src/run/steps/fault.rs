@@ -199,7 +199,7 @@ impl Attempt<'_> {
         spec: &Fault,
     ) -> Result<(), Stop> {
         // A restart must not hide that the candidate had ended by itself.
-        if let Some(exit) = self.cluster.unexpected_exit().await {
+        if let Some(exit) = self.cluster.unexpected_exit().await? {
             return Err(Stop::candidate(
                 "unexpected-exit",
                 "a candidate that keeps running",
