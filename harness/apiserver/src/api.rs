@@ -5,17 +5,21 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use axum::body::Body;
 use base64::Engine;
+use futures::future::BoxFuture;
+use http::{Request, Response};
 use serde_json::{Value, json};
+use tokio_rustls::TlsAcceptor;
 
 use crate::clients::{ClientStats, Clients, NotWatching};
 use crate::config::Config;
-use crate::connections::{Connections, lock};
+use crate::connections::{Connection, Connections, lock};
 use crate::error::{Error, StatusError};
-use crate::faults::Faults;
+use crate::faults::{BUMP, Faults, Past};
 use crate::history::HistoryEntry;
 use crate::registry::{Registry, built_in};
-use crate::serve::Serving;
+use crate::serve::{Service, Serving};
 use crate::store::{State, Verb};
 use crate::tls::Tls;
 use crate::types::ServiceAllocators;
@@ -36,6 +40,47 @@ pub(crate) struct Inner {
     pub(crate) tls: Tls,
     /// Users by bearer token.
     pub(crate) tokens: Mutex<HashMap<String, String>>,
+}
+
+/// The store's past.
+struct Stored {
+    state: Arc<Mutex<State>>,
+    clients: Arc<Clients>,
+}
+
+impl Past for Stored {
+    fn compact(&self) -> usize {
+        lock(&self.state).compact();
+        self.clients.open_watches()
+    }
+
+    fn restore(&self) {
+        let mut state = lock(&self.state);
+        state.version += BUMP;
+        state.compact();
+    }
+}
+
+impl Service for Inner {
+    fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    fn connections(&self) -> &Connections {
+        &self.connections
+    }
+
+    fn acceptor(&self) -> &TlsAcceptor {
+        &self.tls.acceptor
+    }
+
+    fn answer(
+        self: Arc<Self>,
+        connection: Arc<Connection>,
+        request: Request<Body>,
+    ) -> BoxFuture<'static, Response<Body>> {
+        Box::pin(crate::http::handle(self, connection, request))
+    }
 }
 
 /// Which object is meant: what a manifest says about itself.
@@ -98,7 +143,11 @@ impl ApiServer {
         )));
         let connections = Arc::new(Connections::default());
         let clients = Arc::new(Clients::new());
-        let faults = Faults::new(state.clone(), connections.clone(), clients.clone());
+        let stored = Stored {
+            state: state.clone(),
+            clients: clients.clone(),
+        };
+        let faults = Faults::new(Arc::new(stored), connections.clone());
         let tls = Tls::new(&config)?;
         let inner = Inner {
             config,
@@ -485,6 +534,40 @@ impl ApiServer {
             .clients
             .wait_until_watching(&self.inner.state, user, kinds, timeout)
             .await
+    }
+
+    /// Rewrites `n` objects of a kind (any name of it: `Service`, `services`, `svc`) unchanged, one after the other and round again: watchers see
+    /// `MODIFIED` events in which only the resourceVersion differs. Returns how many were written: 0 when there is no such object.
+    pub fn noop_updates(&self, kind: &str, n: usize) -> usize {
+        let mut state = lock(&self.inner.state);
+        let resources = state.registry.named(kind);
+        let objects: Vec<_> = resources
+            .iter()
+            .flat_map(|r| {
+                state
+                    .objects(r, None)
+                    .into_iter()
+                    .map(|o| (r.clone(), o.namespace.clone(), o.name.clone()))
+            })
+            .collect();
+        let mut written = 0;
+        for (resource, namespace, name) in
+            objects
+                .iter()
+                .cycle()
+                .take(if objects.is_empty() { 0 } else { n })
+        {
+            if let Some(object) = state.object(resource, namespace, name) {
+                state.commit(resource, Verb::Modified, &mut object.value());
+                written += 1;
+            }
+        }
+        state.wake();
+        drop(state);
+        self.inner
+            .faults
+            .count(|r| r.noop_updates += written as u64);
+        written
     }
 
     /// The switches for faults.

@@ -1,6 +1,7 @@
 //! The connections that are open, so that faults can break them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,6 +13,8 @@ pub(crate) struct Connection {
     id: u64,
     /// Which listener it came in by.
     pub(crate) listener: u64,
+    /// Where it comes from.
+    pub(crate) peer: IpAddr,
     user: Mutex<Option<String>>,
     /// Nothing is read or written any more, and nothing tells the client.
     pub(crate) held: AtomicBool,
@@ -52,10 +55,11 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    pub(crate) fn accepted(&self, listener: u64) -> Arc<Connection> {
+    pub(crate) fn accepted(&self, listener: u64, peer: IpAddr) -> Arc<Connection> {
         let connection = Arc::new(Connection {
             id: self.next.fetch_add(1, Ordering::Relaxed),
             listener,
+            peer,
             user: Mutex::new(None),
             held: AtomicBool::new(false),
             reset: AtomicBool::new(false),
@@ -77,6 +81,19 @@ impl Connections {
             .filter(|c| c.concerns(user))
             .cloned()
             .collect()
+    }
+
+    /// How many watches run on connections that somebody still hears, by where they come from.
+    pub(crate) fn watches(&self) -> BTreeMap<IpAddr, usize> {
+        let mut watches = BTreeMap::new();
+        for connection in lock(&self.open).values() {
+            let heard = !connection.held.load(Ordering::Acquire) && !connection.gone.is_cancelled();
+            if heard {
+                *watches.entry(connection.peer).or_default() +=
+                    connection.watches.load(Ordering::Acquire);
+            }
+        }
+        watches
     }
 }
 

@@ -14,6 +14,12 @@ pub enum Error {
     /// The TLS configuration was refused.
     #[error("failed to set up TLS: {0}")]
     Tls(#[from] rustls::Error),
+    /// A certificate or a key of a gateway could not be read.
+    #[error("failed to read the gateway's {0}: {1}")]
+    Pem(&'static str, #[source] rustls::pki_types::pem::Error),
+    /// The API server behind a gateway cannot be asked.
+    #[error("failed to set up the client of the API server: {0}")]
+    Upstream(String),
     /// The listening socket could not be used.
     #[error("failed to listen: {0}")]
     Listen(#[from] std::io::Error),

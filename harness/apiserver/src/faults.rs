@@ -7,15 +7,13 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::clients::Clients;
 use crate::connections::{Connections, lock};
 use crate::registry::ResourceType;
-use crate::store::{State, Verb};
 
 /// What the faults did so far. A fault whose count stays zero had no effect.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FaultReport {
     /// Running watches whose connection was reset by [`Faults::drop_watches`].
     pub dropped_watches: u64,
@@ -37,10 +35,12 @@ pub struct FaultReport {
     pub shuffled_lists: u64,
     /// Watch events sent twice by [`Faults::duplicate_events`].
     pub duplicated_events: u64,
-    /// Objects rewritten unchanged by [`Faults::noop_updates`].
+    /// Objects rewritten unchanged by [`ApiServer::noop_updates`](crate::ApiServer::noop_updates).
     pub noop_updates: u64,
     /// Objects of a kind that came late by [`Faults::late`]: in events, in lists and at the beginning of watches.
     pub late_objects: u64,
+    /// Requests that a gateway could not pass on, because the API server behind it did not answer: not done by any fault.
+    pub upstream_errors: u64,
     /// Connections accepted and not turned away, by whatever listener.
     pub accepted_connections: u64,
 }
@@ -78,13 +78,58 @@ struct Late {
 
 /// How far a restored store's resourceVersions are ahead of those that it had: what `etcdutl snapshot restore --bump-revision` is given in its
 /// documentation.
-const BUMP: u64 = 1_000_000_000;
+pub(crate) const BUMP: u64 = 1_000_000_000;
 
-/// The switches. Get them from [`ApiServer::faults`](crate::ApiServer::faults).
+/// The past that clients may ask for: the store's, or as much as a gateway lets through of a real API server's.
+pub(crate) trait Past: Send + Sync {
+    /// Everything up to now is forgotten. Answers how many watches were running.
+    fn compact(&self) -> usize;
+
+    /// ResourceVersions go on [`BUMP`] further, and everything before is forgotten.
+    fn restore(&self);
+}
+
+/// What can be done to an API server, as a message. Everybody whom the server has is concerned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Switch {
+    /// [`Faults::drop_watches`].
+    DropWatches,
+    /// [`Faults::forget`].
+    Forget,
+    /// [`Faults::half_open`].
+    HalfOpen(bool),
+    /// [`Faults::outage`].
+    Outage(bool),
+    /// [`Faults::compact`].
+    Compact,
+    /// [`Faults::restore`].
+    Restore,
+    /// [`Faults::errors`] with this status, or their end.
+    Errors(Option<u16>),
+    /// [`Faults::delay`].
+    Delay(Duration),
+    /// [`Faults::late`].
+    Late {
+        /// Any name of the kind.
+        kind: String,
+        /// How late.
+        by: Duration,
+        /// Where the order comes from.
+        seed: u64,
+    },
+    /// [`Faults::shuffle_lists`].
+    ShuffleLists(Option<u64>),
+    /// [`Faults::duplicate_events`].
+    DuplicateEvents(bool),
+    /// [`Faults::clear`].
+    Clear,
+}
+
+/// The switches. Get them from [`ApiServer::faults`](crate::ApiServer::faults) or [`Gateway::faults`](crate::Gateway::faults).
 pub struct Faults {
-    state: Arc<Mutex<State>>,
+    past: Arc<dyn Past>,
     connections: Arc<Connections>,
-    clients: Arc<Clients>,
     rules: Mutex<Rules>,
     report: Mutex<FaultReport>,
 }
@@ -98,18 +143,33 @@ fn scope(user: Option<&str>) -> Scope {
 }
 
 impl Faults {
-    pub(crate) fn new(
-        state: Arc<Mutex<State>>,
-        connections: Arc<Connections>,
-        clients: Arc<Clients>,
-    ) -> Self {
+    pub(crate) fn new(past: Arc<dyn Past>, connections: Arc<Connections>) -> Self {
         Faults {
-            state,
+            past,
             connections,
-            clients,
             rules: Mutex::default(),
             report: Mutex::default(),
         }
+    }
+
+    /// Does what a message says. Answers how many connections or watches were concerned at once, where the fault tells.
+    pub fn throw(&self, switch: &Switch) -> usize {
+        match switch {
+            Switch::DropWatches => return self.drop_watches(None),
+            Switch::Forget => return self.forget(None),
+            Switch::HalfOpen(on) => return self.half_open(None, *on),
+            Switch::Outage(on) => return self.outage(*on),
+            Switch::Compact => return self.compact(),
+            Switch::Restore => self.restore(),
+            Switch::Errors(Some(status)) => self.errors(None, *status, None),
+            Switch::Errors(None) => self.clear_errors(None),
+            Switch::Delay(by) => self.delay(None, *by),
+            Switch::Late { kind, by, seed } => self.late(None, kind, *by, *seed),
+            Switch::ShuffleLists(seed) => self.shuffle_lists(None, *seed),
+            Switch::DuplicateEvents(on) => self.duplicate_events(None, *on),
+            Switch::Clear => self.clear(),
+        }
+        0
     }
 
     /// Resets the connections that running watches of this user (or of everybody) use. Returns how many watches that were.
@@ -183,16 +243,13 @@ impl Faults {
     /// Forgets the past, as etcd's compaction does: lists and watches at older resourceVersions get 410 Gone, running watches get an `ERROR` event with
     /// the same. Returns how many watches were running.
     pub fn compact(&self) -> usize {
-        lock(&self.state).compact();
-        self.clients.open_watches()
+        self.past.compact()
     }
 
     /// Makes the store one that was restored from a backup, as `etcdutl snapshot restore --bump-revision --mark-compacted` does: the objects are
     /// there, resourceVersions go on far ahead, and all that clients know is too old (410 Gone).
     pub fn restore(&self) {
-        let mut state = lock(&self.state);
-        state.version += BUMP;
-        state.compact();
+        self.past.restore();
     }
 
     /// Answers the next `count` requests (or all until [`Faults::clear_errors`]) of this user (or of everybody) with this HTTP status and a
@@ -257,38 +314,6 @@ impl Faults {
         if on {
             rules.duplicates.push(scope(user));
         }
-    }
-
-    /// Rewrites `n` objects of a kind (any name of it: `Service`, `services`, `svc`) unchanged, one after the other and round again: watchers see
-    /// `MODIFIED` events in which only the resourceVersion differs. Returns how many were written: 0 when there is no such object.
-    pub fn noop_updates(&self, kind: &str, n: usize) -> usize {
-        let mut state = lock(&self.state);
-        let resources = state.registry.named(kind);
-        let objects: Vec<_> = resources
-            .iter()
-            .flat_map(|r| {
-                state
-                    .objects(r, None)
-                    .into_iter()
-                    .map(|o| (r.clone(), o.namespace.clone(), o.name.clone()))
-            })
-            .collect();
-        let mut written = 0;
-        for (resource, namespace, name) in
-            objects
-                .iter()
-                .cycle()
-                .take(if objects.is_empty() { 0 } else { n })
-        {
-            if let Some(object) = state.object(resource, namespace, name) {
-                state.commit(resource, Verb::Modified, &mut object.value());
-                written += 1;
-            }
-        }
-        state.wake();
-        drop(state);
-        self.count(|r| r.noop_updates += written as u64);
-        written
     }
 
     /// Switches everything off. Half-open connections are reset.
@@ -363,6 +388,16 @@ impl Faults {
             .iter()
             .find(|l| covers(&l.scope, user) && resource.is_called(&l.kind))?;
         Some(late.by)
+    }
+
+    /// Whether lists of this resource come to this user in another order.
+    pub(crate) fn shuffles(&self, user: &str, resource: &ResourceType) -> bool {
+        let rules = lock(&self.rules);
+        rules.shuffles.iter().any(|(s, _)| covers(s, user))
+            || rules
+                .late
+                .iter()
+                .any(|l| covers(&l.scope, user) && resource.is_called(&l.kind))
     }
 
     /// Puts a list of this resource for this user into another order, if a rule says so.

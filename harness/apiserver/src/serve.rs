@@ -9,26 +9,46 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use axum::body::Body;
-use http::Request;
+use futures::future::BoxFuture;
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::Inner;
-use crate::connections::Connection;
+use crate::connections::{Connection, Connections};
 use crate::error::Error;
-use crate::faults::AcceptFault;
+use crate::faults::{AcceptFault, Faults};
+
+/// What answers on the connections of a listener.
+pub(crate) trait Service: Send + Sync + 'static {
+    /// What is done to it.
+    fn faults(&self) -> &Faults;
+
+    /// Where its connections are kept.
+    fn connections(&self) -> &Connections;
+
+    /// How it speaks TLS.
+    fn acceptor(&self) -> &TlsAcceptor;
+
+    /// Answers a request.
+    fn answer(
+        self: Arc<Self>,
+        connection: Arc<Connection>,
+        request: Request<Body>,
+    ) -> BoxFuture<'static, Response<Body>>;
+}
 
 static NEXT_LISTENER: AtomicU64 = AtomicU64::new(0);
 
 /// A listener that is being served. Dropping it stops serving and resets its connections.
 #[must_use = "dropping it stops serving"]
 pub struct Serving {
-    inner: Arc<Inner>,
+    service: Arc<dyn Service>,
     id: u64,
     address: SocketAddr,
     stop: CancellationToken,
@@ -53,14 +73,14 @@ impl Serving {
             // It ends by itself; that it panicked would be as good.
             let _ = accepting.await;
         }
-        let faults = &self.inner.faults;
+        let faults = self.service.faults();
         faults.count(|r| r.aborted_connections += cut as u64);
         cut
     }
 
     fn cut(&self) -> usize {
         self.stop.cancel();
-        let connections = self.inner.connections.of(None);
+        let connections = self.service.connections().of(None);
         let own: Vec<_> = connections
             .iter()
             .filter(|c| c.listener == self.id && !c.gone.is_cancelled())
@@ -77,16 +97,19 @@ impl Drop for Serving {
 }
 
 /// Starts to serve; must be called inside of a tokio runtime.
-pub(crate) fn serve(inner: Arc<Inner>, listener: std::net::TcpListener) -> Result<Serving, Error> {
+pub(crate) fn serve(
+    service: Arc<dyn Service>,
+    listener: std::net::TcpListener,
+) -> Result<Serving, Error> {
     let runtime = tokio::runtime::Handle::try_current()?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     let listener = TcpListener::from_std(listener)?;
     let id = NEXT_LISTENER.fetch_add(1, Ordering::Relaxed);
     let stop = CancellationToken::new();
-    let accepting = runtime.spawn(accept_loop(inner.clone(), listener, id, stop.clone()));
+    let accepting = runtime.spawn(accept_loop(service.clone(), listener, id, stop.clone()));
     Ok(Serving {
-        inner,
+        service,
         id,
         address,
         stop,
@@ -94,14 +117,19 @@ pub(crate) fn serve(inner: Arc<Inner>, listener: std::net::TcpListener) -> Resul
     })
 }
 
-async fn accept_loop(inner: Arc<Inner>, listener: TcpListener, id: u64, stop: CancellationToken) {
+async fn accept_loop(
+    service: Arc<dyn Service>,
+    listener: TcpListener,
+    id: u64,
+    stop: CancellationToken,
+) {
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors, or the peer gave up already: the next accept may well succeed.
                 tracing::warn!(%error, "failed to accept a connection");
@@ -109,7 +137,7 @@ async fn accept_loop(inner: Arc<Inner>, listener: TcpListener, id: u64, stop: Ca
                 continue;
             }
         };
-        let fault = inner.faults.on_accept();
+        let fault = service.faults().on_accept();
         if fault == AcceptFault::Reset {
             // Closing with a zero linger time sends RST. Should that fail, the peer gets a FIN: also an end.
             let _ = stream.set_zero_linger();
@@ -119,43 +147,41 @@ async fn accept_loop(inner: Arc<Inner>, listener: TcpListener, id: u64, stop: Ca
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "failed to set TCP_NODELAY");
         }
-        let connection = inner.connections.accepted(id);
+        let connection = service.connections().accepted(id, peer.ip());
         if fault == AcceptFault::Hold {
             connection.held.store(true, Ordering::Release);
         }
         if stop.is_cancelled() {
             connection.abort();
         }
-        tokio::spawn(speak(inner.clone(), stream, connection));
+        tokio::spawn(speak(service.clone(), stream, connection));
     }
 }
 
 /// One connection from its TLS handshake to its end.
-async fn speak(inner: Arc<Inner>, stream: TcpStream, connection: Arc<Connection>) {
+async fn speak(service: Arc<dyn Service>, stream: TcpStream, connection: Arc<Connection>) {
     let gone = connection.gone.clone();
     let io = FaultyStream {
         stream,
         connection: connection.clone(),
     };
     let talk = async {
-        let tls = match inner.tls.acceptor.accept(io).await {
+        let tls = match service.acceptor().accept(io).await {
             Ok(tls) => tls,
             Err(error) => {
                 tracing::debug!(%error, "failed to complete a TLS handshake");
                 return;
             }
         };
-        let service = service_fn(|request: Request<Incoming>| {
-            let (inner, connection) = (inner.clone(), connection.clone());
-            async move {
-                Ok::<_, Infallible>(
-                    crate::http::handle(inner, connection, request.map(Body::new)).await,
-                )
-            }
+        let answers = service_fn(|request: Request<Incoming>| {
+            let answer = service
+                .clone()
+                .answer(connection.clone(), request.map(Body::new));
+            async move { Ok::<_, Infallible>(answer.await) }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http2().max_concurrent_streams(1000);
-        if let Err(error) = builder.serve_connection(TokioIo::new(tls), service).await {
+        if let Err(error) = builder.serve_connection(TokioIo::new(tls), answers).await {
             tracing::debug!(%error, "a connection ended early");
         }
     };
@@ -165,7 +191,7 @@ async fn speak(inner: Arc<Inner>, stream: TcpStream, connection: Arc<Connection>
     }
     // Requests of this connection that still wait for something end with it.
     connection.gone.cancel();
-    inner.connections.closed(&connection);
+    service.connections().closed(&connection);
 }
 
 /// A TCP stream that can fall silent, and that can end with a RST.

@@ -27,10 +27,10 @@ impl Stress for Gossip {
 
     fn enter<'a>(&'a self, cluster: &'a NetnsCluster) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(async {
-            let faults = cluster.stage().api().faults();
-            faults.duplicate_events(None, true);
+            let api = cluster.stage().api();
+            api.faults().duplicate_events(None, true);
             for kind in KINDS {
-                faults.noop_updates(kind, REWRITES);
+                api.noop_updates(kind, REWRITES);
             }
             Ok(())
         })

@@ -11,4 +11,6 @@ mod table;
 mod view;
 mod watch;
 
-pub(crate) use requests::handle;
+pub(crate) use path::{Path, ResourcePath};
+pub(crate) use query::Query;
+pub(crate) use requests::{handle, json_response, status, suffer};

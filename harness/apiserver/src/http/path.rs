@@ -2,7 +2,7 @@
 
 /// A request's path, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Path {
+pub(crate) enum Path {
     /// `/healthz`, `/livez`, `/readyz` and what lies below.
     Health,
     /// `/version`.
@@ -28,19 +28,19 @@ pub(super) enum Path {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct ResourcePath {
-    pub(super) group: String,
-    pub(super) version: String,
-    pub(super) namespace: Option<String>,
-    pub(super) plural: String,
-    pub(super) name: Option<String>,
-    pub(super) subresource: Option<String>,
+pub(crate) struct ResourcePath {
+    pub(crate) group: String,
+    pub(crate) version: String,
+    pub(crate) namespace: Option<String>,
+    pub(crate) plural: String,
+    pub(crate) name: Option<String>,
+    pub(crate) subresource: Option<String>,
     /// The old form of a watch: `/api/v1/watch/...`.
-    pub(super) watch: bool,
+    pub(crate) watch: bool,
 }
 
 impl Path {
-    pub(super) fn parse(path: &str) -> Path {
+    pub(crate) fn parse(path: &str) -> Path {
         let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty()).collect();
         match parts.as_slice() {
             ["healthz" | "livez" | "readyz", ..] => Path::Health,

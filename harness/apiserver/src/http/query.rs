@@ -10,25 +10,25 @@ use crate::write::WriteOptions;
 
 /// The query parameters.
 #[derive(Debug, Default)]
-pub(super) struct Query(HashMap<String, String>);
+pub(crate) struct Query(HashMap<String, String>);
 
 impl Query {
-    pub(super) fn of(uri: &Uri) -> Result<Self, StatusError> {
+    pub(crate) fn of(uri: &Uri) -> Result<Self, StatusError> {
         let query = axum::extract::Query::<HashMap<String, String>>::try_from_uri(uri);
         query
             .map(|q| Query(q.0))
             .map_err(|e| StatusError::bad_request(format!("failed to read the query: {e}")))
     }
 
-    pub(super) fn text(&self, key: &str) -> &str {
+    pub(crate) fn text(&self, key: &str) -> &str {
         self.0.get(key).map(String::as_str).unwrap_or_default()
     }
 
-    pub(super) fn flag(&self, key: &str) -> bool {
+    pub(crate) fn flag(&self, key: &str) -> bool {
         matches!(self.text(key), "true" | "1" | "t" | "T" | "TRUE" | "True")
     }
 
-    pub(super) fn number(&self, key: &str) -> Result<Option<u64>, StatusError> {
+    pub(crate) fn number(&self, key: &str) -> Result<Option<u64>, StatusError> {
         match self.text(key) {
             "" => Ok(None),
             text => text
@@ -39,7 +39,7 @@ impl Query {
     }
 
     /// `resourceVersion`: none when absent, 0 for "any".
-    pub(super) fn resource_version(&self) -> Result<Option<u64>, StatusError> {
+    pub(crate) fn resource_version(&self) -> Result<Option<u64>, StatusError> {
         self.number("resourceVersion").map_err(|_| {
             StatusError::bad_request(format!(
                 "Invalid value: {:?}: resourceVersion",

@@ -15,6 +15,7 @@ use super::{discovery, list, openapi, reviews, watch};
 use crate::api::{ApiServer, Inner};
 use crate::connections::{Connection, lock};
 use crate::error::StatusError;
+use crate::faults::Faults;
 use crate::registry::ResourceType;
 use crate::write::{DeleteOptions, Deleted, PatchKind, Target};
 
@@ -60,21 +61,8 @@ pub(crate) async fn handle(
         .to_owned();
     connection.belongs_to(&user);
     inner.clients.request(&user, &agent);
-    if inner.faults.holds(&user) {
-        if !connection.held.swap(true, Ordering::AcqRel) {
-            inner.faults.count(|r| r.held_connections += 1);
-        }
-        // The connection is dead by the time this answer exists; nobody reads it.
-        connection.gone.cancelled().await;
-        return status(&injected(503));
-    }
-    let delay = inner.faults.delay_of(&user);
-    if let Some(delay) = delay {
-        inner.faults.count(|r| r.delayed_responses += 1);
-        tokio::time::sleep(delay).await;
-    }
-    if let Some(code) = inner.faults.take_error(&user) {
-        return status(&injected(code));
+    if let Some(injected) = suffer(&inner.faults, &connection, &user).await {
+        return injected;
     }
     let form = accepted_form(request.headers());
     let answer = match Query::of(request.uri()) {
@@ -104,6 +92,28 @@ pub(crate) async fn handle(
         }
         status(&error)
     })
+}
+
+/// What faults do to a request before anybody answers it: it gets no answer, a late one, or an error.
+pub(crate) async fn suffer(
+    faults: &Faults,
+    connection: &Connection,
+    user: &str,
+) -> Option<Response<Body>> {
+    if faults.holds(user) {
+        if !connection.held.swap(true, Ordering::AcqRel) {
+            faults.count(|r| r.held_connections += 1);
+        }
+        // The connection is dead by the time this answer exists; nobody reads it.
+        connection.gone.cancelled().await;
+        return Some(status(&injected(503)));
+    }
+    if let Some(delay) = faults.delay_of(user) {
+        faults.count(|r| r.delayed_responses += 1);
+        tokio::time::sleep(delay).await;
+    }
+    let code = faults.take_error(user)?;
+    Some(status(&injected(code)))
 }
 
 fn user_of(inner: &Inner, headers: &HeaderMap) -> Option<String> {
@@ -469,7 +479,7 @@ async fn body(request: Request<Body>) -> Result<Value, StatusError> {
     }
 }
 
-pub(super) fn json_response(code: StatusCode, body: Bytes) -> Response<Body> {
+pub(crate) fn json_response(code: StatusCode, body: Bytes) -> Response<Body> {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = code;
     let headers = response.headers_mut();
@@ -497,7 +507,7 @@ fn text(text: &'static str) -> Response<Body> {
     response
 }
 
-fn status(error: &StatusError) -> Response<Body> {
+pub(crate) fn status(error: &StatusError) -> Response<Body> {
     let code = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = value(code, &error.to_value());
     if let Some(seconds) = error.details.retry_after_seconds {

@@ -169,8 +169,8 @@ async fn events_are_duplicated_and_updates_say_nothing() {
     let (first, second) = (lines.next().await, lines.next().await);
     assert_eq!(first, second);
     cluster.server.faults().clear();
-    assert_eq!(cluster.server.faults().noop_updates("Lease", 3), 0);
-    assert_eq!(cluster.server.faults().noop_updates("ConfigMap", 2), 2);
+    assert_eq!(cluster.server.noop_updates("Lease", 3), 0);
+    assert_eq!(cluster.server.noop_updates("ConfigMap", 2), 2);
     let (mut one, mut two) = (
         lines.next().await["object"].take(),
         lines.next().await["object"].take(),
@@ -228,6 +228,7 @@ async fn a_closed_listener_refuses_until_there_is_another() {
     let cluster = Cluster {
         server: cluster.server,
         serving,
+        front: None,
     };
     // It went on where it was: who asks for what came after the last event gets just that.
     let since = format!("{WATCH}&resourceVersion={seen}");

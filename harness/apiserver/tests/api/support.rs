@@ -4,7 +4,8 @@ use std::net::TcpListener;
 use std::pin::Pin;
 use std::time::Duration;
 
-use apiserver::{ApiServer, Config, Serving};
+use apiserver::{ApiServer, Config, Faults, Gateway, GatewayConfig, Serving};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use futures::{AsyncBufRead, AsyncBufReadExt};
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -16,6 +17,15 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 pub struct Cluster {
     pub server: ApiServer,
     pub serving: Serving,
+    /// What clients talk to instead.
+    pub front: Option<Front>,
+}
+
+/// A gateway with its listener.
+pub struct Front {
+    pub gateway: Gateway,
+    pub serving: Serving,
+    certificate_pem: String,
 }
 
 impl Cluster {
@@ -28,12 +38,57 @@ impl Cluster {
         let serving = server
             .serve(TcpListener::bind("127.0.0.1:0").unwrap())
             .unwrap();
-        Cluster { server, serving }
+        Cluster {
+            server,
+            serving,
+            front: None,
+        }
+    }
+
+    /// With a gateway before it.
+    pub fn behind_gateway() -> Self {
+        let mut cluster = Self::new();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let names = vec!["127.0.0.1".to_owned()];
+        let certificate = rcgen::CertificateParams::new(names).unwrap();
+        let certificate_pem = certificate.self_signed(&key).unwrap().pem();
+        let gateway = Gateway::new(&GatewayConfig {
+            upstream: format!("https://{}", cluster.serving.address()),
+            server_name: "kubernetes".into(),
+            ca_pem: cluster.server.ca_pem().into(),
+            certificate_pem: certificate_pem.clone(),
+            key_pem: key.serialize_pem(),
+        })
+        .unwrap();
+        let serving = gateway
+            .serve(TcpListener::bind("127.0.0.1:0").unwrap())
+            .unwrap();
+        cluster.front = Some(Front {
+            gateway,
+            serving,
+            certificate_pem,
+        });
+        cluster
+    }
+
+    /// The faults of what clients talk to.
+    pub fn faults(&self) -> &Faults {
+        match &self.front {
+            Some(front) => front.gateway.faults(),
+            None => self.server.faults(),
+        }
     }
 
     pub async fn client(&self, user: &str) -> Client {
-        let kubeconfig =
-            Kubeconfig::from_yaml(&self.server.kubeconfig(user, self.serving.address())).unwrap();
+        let front = self.front.as_ref();
+        let serving = front.map_or(&self.serving, |front| &front.serving);
+        let mut kubeconfig: Value =
+            serde_json::from_str(&self.server.kubeconfig(user, serving.address())).unwrap();
+        if let Some(front) = front {
+            kubeconfig["clusters"][0]["cluster"]["certificate-authority-data"] =
+                json!(STANDARD.encode(&front.certificate_pem));
+        }
+        let kubeconfig = Kubeconfig::from_yaml(&kubeconfig.to_string()).unwrap();
         let mut config =
             kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
                 .await
