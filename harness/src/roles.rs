@@ -2,8 +2,10 @@
 
 use std::{ffi::OsString, process::ExitCode};
 
+use crate::cluster::real::gateway;
+
 /// Takes the part that the first argument names: the first process of a world, the bundled reference proxy, the client of a
-/// benchmark, an agent in a container and the process that holds the container for it, a nemesis of the machine, or a soak's burden on it. `None` when it names none of these, so that the caller is what it says it is.
+/// benchmark, an agent in a container and the process that holds the container for it, a gateway to an API server, a nemesis of the machine, or a soak's burden on it. `None` when it names none of these, so that the caller is what it says it is.
 ///
 /// Every binary that builds worlds calls this first thing in `main`: a world needs a process without threads, and the
 /// reference candidate is started from the running binary.
@@ -27,6 +29,7 @@ pub fn dispatch(args: &[OsString]) -> Option<ExitCode> {
         }
         "agent" => Some(agent_main()),
         "hold" => hold_main(),
+        gateway::SUBCOMMAND => Some(gateway::process::main(args.get(2)?.to_str()?)),
         crate::bench::WATCHER => Some(crate::bench::watcher_main()),
         crate::soak::BURDEN => Some(crate::soak::burden_main(&args[2..])),
         _ => None,

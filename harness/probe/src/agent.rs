@@ -16,7 +16,7 @@ use crate::flow::Flows;
 use crate::netlink::{churn, conntrack, foreign, pressure, route, ruleset};
 use crate::proto::*;
 use crate::server::Servers;
-use crate::{capture, connect, frame, holding, http, inject, neighbour, sockets, sys, sysctl};
+use crate::{capture, connect, frame, holding, http, inject, neighbour, processes, sockets, sys, sysctl};
 
 /// Serves requests from `read`, answers on `write`, and returns when `read` ends.
 ///
@@ -259,6 +259,9 @@ impl State {
             Request::ConntrackFlush => done(conntrack::flush).await?,
             Request::ConntrackForget { addresses, sockets } => Response::Forgotten {
                 entries: blocking(move || conntrack::forget(&addresses, &sockets)).await?,
+            },
+            Request::SignalPod { uid, signal } => Response::Signalled {
+                processes: blocking(move || processes::signal_pod(&uid, signal)).await?,
             },
             Request::RulesetFlush => done(foreign::flush_ruleset).await?,
             Request::ForeignTable { name, present } => {

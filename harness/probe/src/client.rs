@@ -331,6 +331,15 @@ impl Agent {
         expect!(self, request, Response::Forgotten { entries } => entries)
     }
 
+    /// See [`Request::SignalPod`]; answers how many processes there are.
+    pub async fn signal_pod(&self, uid: &str, signal: i32) -> Result<u32, AgentError> {
+        let request = Request::SignalPod {
+            uid: uid.into(),
+            signal,
+        };
+        expect!(self, request, Response::Signalled { processes } => processes)
+    }
+
     /// See [`Request::RulesetFlush`].
     pub async fn ruleset_flush(&self) -> Result<(), AgentError> {
         self.done(Request::RulesetFlush).await
@@ -529,6 +538,7 @@ fn request_name(request: &Request) -> &'static str {
         Request::Conntrack => "dump conntrack",
         Request::ConntrackFlush => "flush conntrack",
         Request::ConntrackForget { .. } => "remove conntrack entries",
+        Request::SignalPod { .. } => "signal a pod",
         Request::RulesetFlush => "flush the ruleset",
         Request::ForeignTable { .. } => "change a foreign table",
         Request::SeizeTables => "seize the tables",

@@ -20,6 +20,7 @@ mod inject;
 mod neighbour;
 mod netlink;
 mod ports;
+mod processes;
 pub mod proto;
 mod server;
 mod sockets;

@@ -664,6 +664,13 @@ pub enum Request {
         /// Addresses with ports, likewise.
         sockets: Vec<SocketAddr>,
     },
+    /// Signal the processes of a Pod on this node, and wait until they are stopped or go on. Answer: [`Response::Signalled`].
+    SignalPod {
+        /// The Pod's uid.
+        uid: String,
+        /// Number of the signal.
+        signal: i32,
+    },
     /// Remove every nftables table, whoever made it, like `nft flush ruleset`.
     RulesetFlush,
     /// Make or remove an nftables table of somebody else: a set, a map and a filter chain on `forward` with policy accept. Harms no traffic.
@@ -803,6 +810,11 @@ pub enum Response {
     Forgotten {
         /// Entries that were removed.
         entries: u32,
+    },
+    /// To [`Request::SignalPod`].
+    Signalled {
+        /// How many there are.
+        processes: u32,
     },
     /// To [`Request::ChurnRead`] and [`Request::ChurnStop`].
     Churned(Churned),

@@ -459,6 +459,24 @@ impl Installation {
         self.parts.iter().map(|part| &part.spec)
     }
 
+    /// Whether anything of it asks where the API server is. Comments do not count; what a `file` has in it does.
+    pub fn asks_for_api(&self) -> bool {
+        const ASKED: &str = "$(API_SERVER_";
+        let said = |text: &str| {
+            let mut lines = text.lines();
+            lines.any(|line| line.contains(ASKED) && !line.trim_start().starts_with('#'))
+        };
+        self.parts.iter().any(|part| {
+            let mut files = part.spec.manifests.iter().filter_map(|source| {
+                let Origin::File(path) = &source.origin else {
+                    return None;
+                };
+                std::fs::read_to_string(part.directory.join(path)).ok()
+            });
+            said(&part.text) || files.any(|text| said(&text))
+        })
+    }
+
     /// Whether nothing is installed: the cluster is taken as it is.
     pub fn is_empty(&self) -> bool {
         self.specs().all(|spec| spec.manifests.is_empty())

@@ -79,13 +79,22 @@ pub struct OnKind {
 
 impl OnKind {
     /// A cluster that is made, or used again, with logs in a directory.
-    pub(super) fn made(&self, run_id: &str, logs: &Path, archives: &[PathBuf]) -> Made {
+    pub(super) fn made(
+        &self,
+        candidate: &Candidate,
+        run_id: &str,
+        logs: &Path,
+        archives: &[PathBuf],
+    ) -> Made {
+        let installation = candidate.installation();
         let options = made::Options {
             image: self.image.clone(),
             keep: self.keep,
             reuse: self.reuse.clone(),
             logs: logs.into(),
             archives: archives.to_vec(),
+            installs: !installation.is_empty(),
+            asks_for_api: installation.asks_for_api(),
         };
         Made::new(options, short(run_id))
     }
@@ -156,7 +165,7 @@ impl Place {
             From::Netns => return Ok(None),
             From::Kind => {
                 self.kind.must_be_there()?;
-                Box::new(self.kind.made(run_id, out, &[]))
+                Box::new(self.kind.made(candidate, run_id, out, &[]))
             }
             From::Kubeconfig => Box::new(self.existing(candidate, run_id)?),
         };

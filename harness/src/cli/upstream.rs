@@ -159,7 +159,7 @@ impl UpstreamCommand {
                         return ran.map_err(Failed::from);
                     };
                     let run_id = run_id(&candidate.manifest.name);
-                    let made = self.kind.made(&run_id, out, &self.load);
+                    let made = self.kind.made(candidate, &run_id, out, &self.load);
                     let real = Real::new(Box::new(made));
                     let told = Told::new(
                         |setup| {

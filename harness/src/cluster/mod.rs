@@ -18,6 +18,7 @@ mod usage;
 
 use std::{fmt::Debug, path::Path, sync::Arc, time::Duration};
 
+use apiserver::{FaultReport, Switch};
 use async_trait::async_trait;
 use nix::sys::signal::Signal;
 use probe::client::Agent;
@@ -185,18 +186,30 @@ pub trait Cluster: Send + Sync {
     /// The last thing that the candidate complained about.
     async fn complaint(&self) -> Option<String>;
 
-    /// Sends a signal to the candidate on some nodes.
-    async fn signal_candidate(&self, nodes: &[String], signal: Signal) -> Result<(), ClusterError>;
+    /// Stops the candidate's processes on some nodes or lets them go on. Answers on how many nodes they are in that state then.
+    async fn pause_candidate(&mut self, nodes: &[String], on: bool) -> Result<usize, ClusterError>;
 
     /// Ends the candidate on some nodes.
     async fn end_candidate(&mut self, nodes: &[String], signal: Signal)
     -> Result<(), ClusterError>;
+
+    /// Ends the candidate on some nodes, and it stays away until it is started.
+    async fn keep_candidate_down(&mut self, nodes: &[String]) -> Result<(), ClusterError>;
 
     /// Starts the candidate on some nodes and waits until it is ready there.
     async fn restart_candidate(&mut self, nodes: &[String]) -> Result<(), ClusterError>;
 
     /// Lets the candidate's own command remove what it left in the kernel of some nodes.
     async fn clean_up(&mut self, nodes: &[String]) -> Result<(), ClusterError>;
+
+    /// Does something to the API as the candidate sees it. Answers how many connections or watches were concerned at once, where that can be told.
+    async fn break_api(&mut self, switch: Switch) -> Result<usize, ClusterError>;
+
+    /// What faults of the API did so far.
+    async fn api_report(&self) -> Result<FaultReport, ClusterError>;
+
+    /// Gives objects of a kind a new resourceVersion, one after the other and round again. Answers how many times.
+    async fn touch(&mut self, kind: &str, times: usize) -> Result<usize, ClusterError>;
 
     /// The API server goes away for the candidate: its connections are reset. Answers how many there were.
     async fn stop_api(&mut self) -> Result<usize, ClusterError>;

@@ -1,14 +1,18 @@
 //! The provider `netns`: a world of namespaces, the embedded API, and the candidate as a process on each node.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
-use apiserver::{ApiServer, Config, Serving};
+use apiserver::{ApiServer, Config, FaultReport, Serving, Switch};
 use async_trait::async_trait;
 use futures::future::try_join_all;
 use netlab::World;
 use nix::sys::signal::Signal;
 use probe::{client::Agent, proto};
 use serde_json::Value;
+use tokio::time::sleep;
 
 use super::{
     Cluster, ClusterError, Settings, infra,
@@ -16,6 +20,7 @@ use super::{
 };
 use crate::{
     candidate::Candidate,
+    nemesis::state,
     scenario::{
         Case, Stage, StageError,
         doc::{self, ObjectRef, Patch, Pod, PodVerb},
@@ -324,22 +329,6 @@ impl NetnsCluster {
         })
     }
 
-    /// Signals the candidate on some nodes.
-    pub async fn signal_candidate(
-        &self,
-        nodes: &[String],
-        signal: Signal,
-    ) -> Result<(), ClusterError> {
-        for instance in self
-            .instances
-            .iter()
-            .filter(|instance| nodes.contains(&instance.node))
-        {
-            instance.signal(signal).await?;
-        }
-        Ok(())
-    }
-
     /// Ends the candidate on some nodes.
     pub async fn end_candidate(
         &mut self,
@@ -403,6 +392,25 @@ impl NetnsCluster {
     /// Takes everything down.
     pub async fn shutdown(self) {
         self.world.shutdown().await;
+    }
+}
+
+/// The kernel stops a process within microseconds; this bounds a machine that has come to a stop.
+const STOPPED: Duration = Duration::from_secs(10);
+
+/// How many of the processes the kernel calls stopped (or not stopped), once all are or after a while.
+async fn settled(pids: &[u32], stopped: bool) -> usize {
+    let until = Instant::now() + STOPPED;
+    loop {
+        let count = pids
+            .iter()
+            .filter(|pid| state(**pid).is_some_and(|state| (state == 'T') == stopped))
+            .count();
+        if count == pids.len() || Instant::now() > until {
+            return count;
+        }
+        // A poll of a condition with a deadline.
+        sleep(Duration::from_millis(1)).await;
     }
 }
 
@@ -531,8 +539,18 @@ impl Cluster for NetnsCluster {
         instances.find_map(|instance| instance.log.last_complaint())
     }
 
-    async fn signal_candidate(&self, nodes: &[String], signal: Signal) -> Result<(), ClusterError> {
-        NetnsCluster::signal_candidate(self, nodes, signal).await
+    async fn pause_candidate(&mut self, nodes: &[String], on: bool) -> Result<usize, ClusterError> {
+        let signal = if on { Signal::SIGSTOP } else { Signal::SIGCONT };
+        let mut pids = Vec::new();
+        for instance in self.instances.iter().filter(|i| nodes.contains(&i.node)) {
+            instance.signal(signal).await?;
+            pids.extend(instance.process().map(|process| process.pid()));
+        }
+        Ok(settled(&pids, on).await)
+    }
+
+    async fn keep_candidate_down(&mut self, nodes: &[String]) -> Result<(), ClusterError> {
+        NetnsCluster::end_candidate(self, nodes, Signal::SIGTERM).await
     }
 
     async fn end_candidate(
@@ -549,6 +567,18 @@ impl Cluster for NetnsCluster {
 
     async fn clean_up(&mut self, nodes: &[String]) -> Result<(), ClusterError> {
         NetnsCluster::clean_up(self, nodes).await
+    }
+
+    async fn break_api(&mut self, switch: Switch) -> Result<usize, ClusterError> {
+        Ok(self.stage.api().faults().throw(&switch))
+    }
+
+    async fn api_report(&self) -> Result<FaultReport, ClusterError> {
+        Ok(self.stage.api().faults().report())
+    }
+
+    async fn touch(&mut self, kind: &str, times: usize) -> Result<usize, ClusterError> {
+        Ok(self.stage.api().noop_updates(kind, times))
     }
 
     async fn stop_api(&mut self) -> Result<usize, ClusterError> {

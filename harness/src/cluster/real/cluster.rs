@@ -8,10 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use apiserver::{ApiServer, Config};
+use apiserver::{ApiServer, Config, FaultReport, Switch};
 use async_trait::async_trait;
 use futures::future::{join_all, try_join_all};
-use k8s_openapi::api::core::v1::Pod as KubePod;
+use k8s_openapi::api::core::v1::{Node, Pod as KubePod};
 use kube::{
     Api,
     api::{DeleteParams, DynamicObject, ListParams, LogParams, PatchParams, PostParams},
@@ -29,6 +29,7 @@ use super::{
     super::{Cluster, ClusterError, Settings, errors::Severity, infra, netns},
     agents::Held,
     claims::{Claim, Claims},
+    gateway::Gateway,
     manifests,
     names::Names,
     settle,
@@ -78,11 +79,28 @@ pub struct RealCluster {
     /// Instances of the candidate that have to be there: by node, what tells one from its successor.
     instances: BTreeMap<String, Instance>,
     sctp: bool,
+    /// What was done to the candidate or its API, and has to be undone.
+    undo: Undo,
+    /// Requests of the candidate that the API server itself did not answer, before this attempt.
+    unanswered: u64,
     began: Instant,
     build: Duration,
     /// How long it had to wait for others.
     waited: Duration,
     claim: Claim,
+}
+
+/// What a scenario that ends early leaves behind.
+#[derive(Debug, Default)]
+struct Undo {
+    /// How many watches the candidate had before its API was broken, by the nodes' addresses.
+    watches: Option<BTreeMap<IpAddr, usize>>,
+    /// Nodes that the candidate is kept away from, as the cluster calls them.
+    down: BTreeSet<String>,
+    /// Nodes on which it is stopped, as the scenario calls them.
+    stopped: BTreeSet<String>,
+    /// Nodes with an annotation of ours, as the cluster calls them.
+    touched: BTreeSet<String>,
 }
 
 /// One of the candidate's Pods.
@@ -144,6 +162,8 @@ impl RealCluster {
             ready: BTreeMap::new(),
             instances: BTreeMap::new(),
             sctp: case.needs_sctp(),
+            undo: Undo::default(),
+            unanswered: 0,
             began,
             build: Duration::ZERO,
             waited: began - asked,
@@ -571,8 +591,84 @@ impl RealCluster {
         }
     }
 
+    fn gateway(&self) -> Result<&Arc<Gateway>, ClusterError> {
+        let gateway = self.site.gateway.as_ref();
+        gateway.ok_or_else(|| not_here("faults of the API"))
+    }
+
+    /// The gateway, and before its first fault what the candidate has of it.
+    async fn breaking(&mut self) -> Result<Arc<Gateway>, ClusterError> {
+        let gateway = self.gateway()?.clone();
+        if self.undo.watches.is_none() {
+            self.undo.watches = Some(gateway.seen().await?.watches);
+        }
+        Ok(gateway)
+    }
+
+    /// Keeps the candidate away from a node, or lets it come back.
+    async fn keep_off(&self, real: &str, on: bool) -> Result<(), ClusterError> {
+        let nodes: Api<Node> = Api::all(self.site.client.clone());
+        let value = if on { json!("") } else { Value::Null };
+        let patch = json!({"metadata": {"labels": {manifests::WITHOUT_CANDIDATE: value}}});
+        let patch = kube::api::Patch::Merge(patch);
+        let patched = nodes.patch(real, &PatchParams::default(), &patch).await;
+        patched.map_err(|error| infra(&format!("node {real} cannot be labelled"))(&error))?;
+        Ok(())
+    }
+
+    /// Undoes what was done to the candidate, so that the next attempt finds it as this one did.
+    async fn heal(&mut self) -> Result<(), ClusterError> {
+        let undo = std::mem::take(&mut self.undo);
+        let nodes = self.stage.nodes().iter();
+        let all: Vec<String> = nodes.map(|node| node.name.clone()).collect();
+        for node in &undo.stopped {
+            self.signal_node(node, Signal::SIGCONT).await?;
+        }
+        for real in &undo.down {
+            self.keep_off(real, false).await?;
+        }
+        if !undo.down.is_empty() {
+            self.replaced(&all, &BTreeMap::new()).await?;
+        }
+        for real in &undo.touched {
+            let nodes: Api<Node> = Api::all(self.site.client.clone());
+            let patch = json!({"metadata": {"annotations": {manifests::TOUCHED: null}}});
+            let patch = kube::api::Patch::Merge(patch);
+            let patched = nodes.patch(real, &PatchParams::default(), &patch).await;
+            patched.map_err(|error| infra("a Node's annotation")(&error))?;
+        }
+        let Some(before) = undo.watches else {
+            return Ok(());
+        };
+        let missing = self.gateway()?.heal(&before).await?;
+        if !missing.is_empty() {
+            // Whoever does not come back by itself is the business of the scenario that broke it, and of no other.
+            tracing::warn!(?missing, "clients do not watch again: the candidate is restarted");
+            let former = self.look_at_instances().await?;
+            self.instances = former.clone();
+            self.end_candidate(&all, Signal::SIGTERM).await?;
+            self.replaced(&all, &former).await?;
+        }
+        Ok(())
+    }
+
+    /// Signals the candidate's processes on a node. Answers whether there are any.
+    async fn signal_node(&self, node: &str, signal: Signal) -> Result<bool, ClusterError> {
+        let Some(instance) = self.instances.get(node) else {
+            return Ok(false);
+        };
+        let agent = self.agent(node)?;
+        let count = agent.signal_pod(&instance.uid, signal as i32).await;
+        let count = count.map_err(|error| infra("the candidate's processes")(&error))?;
+        Ok(count > 0)
+    }
+
     /// Ends agents and deletes namespaces. Services are gone when this returns, so that their ports are free for others.
     async fn take_down(&mut self) {
+        if let Err(error) = self.heal().await {
+            // The attempts that follow will not find a candidate that is ready, and say so.
+            tracing::warn!(%error, "what was done to the candidate could not be undone");
+        }
         self.pods.clear();
         self.others.clear();
         for namespace in self.names.real_namespaces() {
@@ -879,6 +975,9 @@ impl Cluster for RealCluster {
 
     async fn start_candidate(&mut self) -> Result<Option<Duration>, ClusterError> {
         self.instances = self.look_at_instances().await?;
+        if let Some(gateway) = &self.site.gateway {
+            self.unanswered = gateway.seen().await?.report.upstream_errors;
+        }
         if self.site.plans.instances.is_none() {
             return Ok(None);
         }
@@ -911,6 +1010,14 @@ impl Cluster for RealCluster {
     }
 
     async fn unexpected_exit(&mut self) -> Result<Option<String>, ClusterError> {
+        if let Some(gateway) = &self.site.gateway {
+            let unanswered = gateway.seen().await?.report.upstream_errors - self.unanswered;
+            if unanswered > 0 {
+                return Err(ClusterError::Infra(format!(
+                    "the API server itself did not answer {unanswered} requests of the candidate"
+                )));
+            }
+        }
         let now = self.look_at_instances().await?;
         let logical = |node: &str| self.names.real_node(node).unwrap_or_default().to_owned();
         let ended = self.instances.iter().find_map(|(node, old)| {
@@ -961,8 +1068,55 @@ impl Cluster for RealCluster {
             .map(str::to_owned)
     }
 
-    async fn signal_candidate(&self, _: &[String], _: Signal) -> Result<(), ClusterError> {
-        Err(not_here("signals to the candidate"))
+    async fn pause_candidate(&mut self, nodes: &[String], on: bool) -> Result<usize, ClusterError> {
+        let signal = if on { Signal::SIGSTOP } else { Signal::SIGCONT };
+        let mut followed = 0;
+        for node in nodes {
+            if on {
+                self.undo.stopped.insert(node.clone());
+            }
+            followed += usize::from(self.signal_node(node, signal).await?);
+            if !on {
+                self.undo.stopped.remove(node);
+            }
+        }
+        Ok(followed)
+    }
+
+    async fn keep_candidate_down(&mut self, nodes: &[String]) -> Result<(), ClusterError> {
+        let Some(place) = self.site.plans.instances.clone() else {
+            return Err(not_here("restarts of the candidate"));
+        };
+        let api: Api<KubePod> = Api::namespaced(self.site.client.clone(), &place.namespace);
+        for node in nodes {
+            let real = self.names.real_node(node).unwrap_or_default().to_owned();
+            self.undo.down.insert(real.clone());
+            self.keep_off(&real, true).await?;
+        }
+        let until = Instant::now() + REPLACED;
+        for node in nodes {
+            let real = self.names.real_node(node).unwrap_or_default();
+            let params = ListParams::default()
+                .labels(&place.selector)
+                .fields(&format!("spec.nodeName={real}"));
+            loop {
+                let list = api.list(&params).await;
+                let list = list.map_err(|error| infra("list the candidate's Pods")(&error))?;
+                // One that terminates still does its work.
+                if list.items.is_empty() {
+                    break;
+                }
+                if Instant::now() > until {
+                    return Err(ClusterError::Infra(format!(
+                        "the candidate is still on {real} {REPLACED:?} after its DaemonSet was kept away from there"
+                    )));
+                }
+                // A poll of a condition with a deadline.
+                sleep(POLL).await;
+            }
+            self.instances.remove(node);
+        }
+        Ok(())
     }
 
     async fn end_candidate(
@@ -993,6 +1147,12 @@ impl Cluster for RealCluster {
     async fn restart_candidate(&mut self, nodes: &[String]) -> Result<(), ClusterError> {
         // Whoever deleted the Pods did not start others: that is the DaemonSet's work.
         let former = self.instances.clone();
+        for node in nodes {
+            let real = self.names.real_node(node).unwrap_or_default().to_owned();
+            if self.undo.down.remove(&real) {
+                self.keep_off(&real, false).await?;
+            }
+        }
         self.replaced(nodes, &former).await
     }
 
@@ -1000,12 +1160,53 @@ impl Cluster for RealCluster {
         Err(not_here("the candidate's own cleanup"))
     }
 
+    async fn break_api(&mut self, switch: Switch) -> Result<usize, ClusterError> {
+        self.breaking().await?.throw(switch).await
+    }
+
+    async fn api_report(&self) -> Result<FaultReport, ClusterError> {
+        Ok(self.gateway()?.seen().await?.report)
+    }
+
+    async fn touch(&mut self, kind: &str, times: usize) -> Result<usize, ClusterError> {
+        // A real API server writes nothing where nothing changes, so it is an annotation that does.
+        let mut found = Vec::new();
+        if kind == "Node" {
+            for node in self.stage.nodes() {
+                let real = self.names.real_node(&node.name).unwrap_or_default();
+                self.undo.touched.insert(real.to_owned());
+                let api: Api<DynamicObject> =
+                    Api::all_with(self.site.client.clone(), &resource("v1", kind));
+                found.push((api, real.to_owned()));
+            }
+        } else {
+            let version = crate::scenario::api_version_of(kind);
+            for namespace in self.names.real_namespaces() {
+                for object in self.site.list(version, kind, namespace).await? {
+                    let (_, _, name) = reference(&object);
+                    found.push((self.api(version, kind, namespace), name));
+                }
+            }
+        }
+        if found.is_empty() {
+            return Ok(0);
+        }
+        for (time, (api, name)) in (0..times).zip(found.iter().cycle()) {
+            let patch = json!({"metadata": {"annotations": {manifests::TOUCHED: time.to_string()}}});
+            let patch = kube::api::Patch::Merge(patch);
+            let patched = api.patch(name, &PatchParams::default(), &patch).await;
+            patched.map_err(|error| infra(&format!("touch {kind} {name}"))(&error))?;
+        }
+        self.follow().await?;
+        Ok(times)
+    }
+
     async fn stop_api(&mut self) -> Result<usize, ClusterError> {
-        Err(not_here("an API server that goes away"))
+        self.breaking().await?.stop().await
     }
 
     async fn start_api(&mut self) -> Result<(), ClusterError> {
-        Err(not_here("an API server that comes back"))
+        self.gateway()?.resume().await
     }
 
     async fn add_address(&self, _: &str, _: &str) -> Result<(), ClusterError> {

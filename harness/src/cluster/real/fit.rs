@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::scenario::{
     Case,
-    doc::{Fault, InjectKind, NodeFault, ProxyFault, Step},
+    doc::{ApiFault, Fault, InjectKind, NodeFault, ProxyFault, Step},
 };
 
 /// What a cluster has and allows.
@@ -22,6 +22,22 @@ pub struct Facts {
     pub instances: bool,
     /// Whether nodes may be disturbed.
     pub disruptive: bool,
+    /// Whether the DaemonSet of the candidate is of our installing, so that it can be kept off nodes.
+    pub installed: bool,
+    /// How the candidate reaches the API server.
+    pub api: ApiWay,
+}
+
+/// How the candidate reaches the API server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ApiWay {
+    /// By a way that is not ours.
+    #[default]
+    Foreign,
+    /// It could go through our gateway, and its manifest does not ask where that is.
+    Unasked,
+    /// Through our gateway.
+    Gateway,
 }
 
 /// Kinds of objects that live in a namespace of ours.
@@ -172,11 +188,17 @@ fn fault_cannot(fault: &Fault, facts: &Facts) -> Option<String> {
         ProxyFault::Restart | ProxyFault::Kill => {
             Some("nobody said which Pods are the candidate's".to_owned())
         }
-        ProxyFault::Down | ProxyFault::Start | ProxyFault::Cleanup => {
-            Some("a DaemonSet starts the candidate again at once".to_owned())
+        ProxyFault::Down | ProxyFault::Start if facts.instances && facts.installed => None,
+        ProxyFault::Down | ProxyFault::Start => {
+            Some("the candidate's DaemonSet is not ours to keep off a node".to_owned())
         }
-        ProxyFault::Stop | ProxyFault::Continue | ProxyFault::Starve => {
-            Some("the candidate's process belongs to a kubelet".to_owned())
+        ProxyFault::Stop | ProxyFault::Continue if facts.instances => None,
+        ProxyFault::Stop | ProxyFault::Continue => {
+            Some("nobody said which Pods are the candidate's".to_owned())
+        }
+        ProxyFault::Cleanup => Some("it needs the candidate's own cleanup".to_owned()),
+        ProxyFault::Starve => {
+            Some("the candidate's share of a node's CPU is its kubelet's to give".to_owned())
         }
     });
     let node = fault.node.and_then(|fault| match fault {
@@ -195,10 +217,23 @@ fn fault_cannot(fault: &Fault, facts: &Facts) -> Option<String> {
             Some("the addresses of a real node's network are not ours to give".to_owned())
         }
     });
-    let api = fault
-        .api
-        .map(|_| "the way from the candidate to the API server is not ours to break".to_owned());
+    let api = fault.api.and_then(|fault| api_cannot(fault, facts.api));
     proxy.or(node).or(api)
+}
+
+fn api_cannot(fault: ApiFault, way: ApiWay) -> Option<String> {
+    match way {
+        // Written by the harness, past the candidate's way.
+        _ if fault == ApiFault::NoopUpdates => None,
+        ApiWay::Gateway => None,
+        ApiWay::Unasked => Some(
+            "the candidate does not go through the harness to the API server: its manifest says nowhere $(API_SERVER_HOST), _PORT or _URL"
+                .into(),
+        ),
+        ApiWay::Foreign => {
+            Some("the way from the candidate to the API server is not ours to break".into())
+        }
+    }
 }
 
 /// An address that is used before the pod has one.
@@ -243,6 +278,8 @@ mod tests {
             outside: true,
             instances: true,
             disruptive: true,
+            installed: true,
+            api: ApiWay::Gateway,
         };
         insta::assert_yaml_snapshot!(counted(&facts));
     }

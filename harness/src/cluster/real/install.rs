@@ -13,11 +13,12 @@ use kube::{
     api::{ListParams, LogParams},
 };
 use rollout::{Blame, Existing, Object, ObjectId, Progress, Rollout, Workload};
+use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::{
     super::{ClusterError, infra},
-    Instances, Site,
+    Instances, Site, manifests,
     opening::Told,
 };
 use crate::candidate::{Candidate, ClusterVariables, HttpReady, cluster::Condition};
@@ -94,6 +95,11 @@ impl Installed {
                 Err(error) => return (None, Err(ClusterError::Infra(error.to_string()))),
             }
         }
+        if let Some(pods) = installation.pods() {
+            for object in &mut objects {
+                can_be_kept_off(&mut object.value, &pods.namespace, &pods.selector);
+            }
+        }
         let deadline = installation.deadline();
         let first: Vec<ObjectId> = installation
             .remove_first()
@@ -156,6 +162,34 @@ impl Installed {
         }
         let names: Vec<String> = left.iter().map(ToString::to_string).collect();
         Err(format!("still there: {}", names.join(", ")))
+    }
+}
+
+/// Lets the candidate's own DaemonSet leave nodes that have [`manifests::WITHOUT_CANDIDATE`]: its controller removes the Pod from a node that does not
+/// fit any more, and makes another when it fits again.
+fn can_be_kept_off(object: &mut Value, namespace: &str, selector: &str) {
+    let labels = &object["spec"]["template"]["metadata"]["labels"];
+    let chosen = selector.split(',').all(|pair| match pair.split_once('=') {
+        Some((key, value)) => labels[key.trim_end_matches('=')] == value.trim_start_matches('='),
+        None => !labels[pair].is_null(),
+    });
+    if object["kind"] != "DaemonSet" || object["metadata"]["namespace"] != namespace || !chosen {
+        return;
+    }
+    let wanted = json!({"key": manifests::WITHOUT_CANDIDATE, "operator": "DoesNotExist"});
+    let required = &mut object["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
+        ["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"];
+    match required.as_array_mut() {
+        // Any of the terms will do, so each has to want it.
+        Some(terms) => {
+            for term in terms {
+                match term["matchExpressions"].as_array_mut() {
+                    Some(expressions) => expressions.push(wanted.clone()),
+                    None => term["matchExpressions"] = json!([wanted]),
+                }
+            }
+        }
+        None => *required = json!([{"matchExpressions": [wanted]}]),
     }
 }
 
@@ -271,6 +305,45 @@ pub fn hull(ranges: impl IntoIterator<Item = ipnet::IpNet>) -> Vec<ipnet::IpNet>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_candidate_s_daemon_set_can_be_kept_off_nodes() {
+        let set = |name: &str, affinity: Value| {
+            json!({
+                "kind": "DaemonSet",
+                "metadata": {"name": name, "namespace": "kube-system"},
+                "spec": {"template": {
+                    "metadata": {"labels": {"app": name, "tier": "node"}},
+                    "spec": {"affinity": affinity},
+                }},
+            })
+        };
+        let terms = |object: &Value| {
+            object["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
+                ["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+                .clone()
+        };
+        let wanted = json!({"key": manifests::WITHOUT_CANDIDATE, "operator": "DoesNotExist"});
+        let mut own = set("proxy", Value::Null);
+        can_be_kept_off(&mut own, "kube-system", "app=proxy,tier");
+        assert_eq!(terms(&own), json!([{"matchExpressions": [wanted]}]));
+        let linux = json!({"key": "kubernetes.io/os", "operator": "In", "values": ["linux"]});
+        let affinity = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchExpressions": [linux]},
+            {"matchFields": []},
+        ]}}});
+        let mut own = set("proxy", affinity);
+        can_be_kept_off(&mut own, "kube-system", "app==proxy");
+        assert_eq!(
+            terms(&own),
+            json!([{"matchExpressions": [linux, wanted]}, {"matchFields": [], "matchExpressions": [wanted]}])
+        );
+        for (namespace, selector) in [("kube-system", "app=other"), ("elsewhere", "app=proxy")] {
+            let mut other = set("proxy", json!({}));
+            can_be_kept_off(&mut other, namespace, selector);
+            assert_eq!(terms(&other), Value::Null);
+        }
+    }
 
     #[test]
     fn a_hull_holds_every_range_of_its_family() {

@@ -32,7 +32,8 @@ use tokio::time::sleep;
 use super::{
     super::{ClusterError, infra},
     Plans, Site, agents, existing,
-    fit::Facts,
+    fit::{ApiWay, Facts},
+    gateway::Gateway,
     image,
     install::{self, Installed},
     opening::{Opening, Told},
@@ -63,6 +64,10 @@ pub struct Options {
     pub logs: PathBuf,
     /// Further image archives to load into the nodes.
     pub archives: Vec<PathBuf>,
+    /// Whether the candidate is something that is installed.
+    pub installs: bool,
+    /// Whether it asks where the API server is.
+    pub asks_for_api: bool,
 }
 
 /// A cluster that is made.
@@ -78,6 +83,8 @@ pub struct Made {
 struct State {
     cluster: Option<Arc<kindlab::Cluster>>,
     installed: Option<Installed>,
+    /// The candidate's way to the API server.
+    gateway: Option<Arc<Gateway>>,
     /// It lives as long as the cluster is used.
     outside: Option<Arc<kindlab::Outside>>,
 }
@@ -148,7 +155,17 @@ impl Made {
             let ready = nodes_ready(&client, told);
             told.step("wait until the nodes are Ready", ready).await?;
         }
-        let variables = variables(&cluster, &client, &own).await?;
+        let mut variables = variables(&cluster, &client, &own).await?;
+        let gateway = if self.options.asks_for_api {
+            let node = control_plane(&cluster);
+            let gateway = Gateway::start(&client, &self.run, &own, &node, API_PORT);
+            let gateway = told.step("start a gateway to the API", gateway).await?;
+            variables.api_server_port = gateway.port();
+            Some(Arc::new(gateway))
+        } else {
+            None
+        };
+        self.state(|state| state.gateway = gateway.clone());
         if !installation.is_empty() {
             let install = async {
                 let (installed, result) = Installed::install(
@@ -175,6 +192,7 @@ impl Made {
             image: own.clone(),
             instances: install::instances(candidate),
             disruptive: true,
+            installed: self.options.installs,
             ours: true,
         };
         let waits = |what: &str| told.waits(what);
@@ -186,7 +204,7 @@ impl Made {
                 self.outside(&cluster, &site, &own),
             )
             .await?;
-        let site = site.with_outside(Box::new(outside));
+        let site = site.with_outside(Box::new(outside)).with_gateway(gateway);
         if installation.has_http() {
             let answers = install::answers(&site, candidate);
             told.step("wait until the candidate answers", answers)
@@ -432,6 +450,11 @@ fn not_ready(node: &Node) -> Option<String> {
     }
 }
 
+/// The name of the node of the control plane.
+fn control_plane(cluster: &kindlab::Cluster) -> String {
+    format!("{}-control-plane", cluster.name())
+}
+
 /// What the manifests of candidates may ask for.
 async fn variables(
     cluster: &kindlab::Cluster,
@@ -444,7 +467,7 @@ async fn variables(
     let images = [cluster::OwnImage::Probe, cluster::OwnImage::ReferenceProxy];
     Ok(ClusterVariables {
         // This name is in the certificate, and the nodes can resolve it by the engine's DNS.
-        api_server_host: format!("{}-control-plane", cluster.name()),
+        api_server_host: control_plane(cluster),
         api_server_port: API_PORT,
         cluster_cidrs: ranges(POD_SUBNET),
         service_cidrs: ranges(SERVICE_SUBNET),
@@ -467,6 +490,12 @@ impl Opening for Made {
             outside: true,
             instances: true,
             disruptive: true,
+            installed: self.options.installs,
+            api: if self.options.asks_for_api {
+                ApiWay::Gateway
+            } else {
+                ApiWay::Unasked
+            },
         }
     }
 
@@ -504,6 +533,7 @@ impl Opening for Made {
             let State {
                 cluster,
                 installed,
+                gateway,
                 outside,
             } = std::mem::take(&mut *self.state.lock().unwrap_or_else(PoisonError::into_inner));
             let Some(cluster) = cluster else {
@@ -517,7 +547,7 @@ impl Opening for Made {
             }
             let lives_on = self.options.keep || self.options.reuse.is_some();
             if !lives_on {
-                drop((site, outside));
+                drop((site, outside, gateway));
                 let _ = told.step("delete the cluster", cluster.delete()).await;
                 return;
             }
@@ -526,6 +556,7 @@ impl Opening for Made {
                 let removed = installed.remove(told);
                 let _ = told.step("remove the candidate", removed).await;
             }
+            drop((site, gateway));
             let gone = async {
                 let client = client(&cluster).await.map_err(|error| error.to_string())?;
                 existing::gone(&client, &self.run).await

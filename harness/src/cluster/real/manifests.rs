@@ -10,6 +10,11 @@ pub const RUN: &str = "dev.harness/run";
 /// The condition that a scenario's `ready` and `unready` set. The kubelet makes the Pod Ready when this and its containers are.
 pub const GATE: &str = "dev.harness/ready";
 
+/// The label of nodes from which the candidate is kept away for a while.
+pub const WITHOUT_CANDIDATE: &str = "dev.harness/without-candidate";
+/// The annotation of objects that are given another resourceVersion.
+pub const TOUCHED: &str = "dev.harness/touched";
+
 /// So long a Pod that a scenario terminates goes on. Scenarios end it earlier.
 const GRACE_SECONDS: u32 = 600;
 
@@ -65,8 +70,8 @@ pub fn pod(pod: &Pod, namespace: &str, node: &str, plans: &Plans) -> Value {
     })
 }
 
-/// The Pod on each node in which the nodes' agents are started.
-pub fn node_agent(node: &str, namespace: &str, image: &str, run: &str) -> Value {
+/// The Pod on each node in which the nodes' agents are started. `disruptive`: they see the node's processes, to stop those of the candidate.
+pub fn node_agent(node: &str, namespace: &str, image: &str, run: &str, disruptive: bool) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -74,6 +79,7 @@ pub fn node_agent(node: &str, namespace: &str, image: &str, run: &str) -> Value 
         "spec": {
             "nodeName": node,
             "hostNetwork": true,
+            "hostPID": disruptive,
             "terminationGracePeriodSeconds": 0,
             "automountServiceAccountToken": false,
             "enableServiceLinks": false,
@@ -87,6 +93,38 @@ pub fn node_agent(node: &str, namespace: &str, image: &str, run: &str) -> Value 
                 // Reading rules and conntrack, capturing, and the faults of nodes.
                 "securityContext": {"privileged": true},
             }],
+        },
+    })
+}
+
+/// Name of the Pod of the gateway to the API.
+pub const GATEWAY: &str = "gateway";
+
+/// Where a node of the control plane has its certificates and keys, and the gateway, too (kubeadm's `certificatesDir`).
+pub const PKI: &str = "/etc/kubernetes/pki";
+
+/// The Pod in which the gateway to the API runs.
+pub fn gateway(node: &str, namespace: &str, image: &str, run: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": GATEWAY, "namespace": namespace, "labels": {RUN: run}},
+        "spec": {
+            "nodeName": node,
+            "hostNetwork": true,
+            "terminationGracePeriodSeconds": 0,
+            "automountServiceAccountToken": false,
+            "enableServiceLinks": false,
+            "restartPolicy": "Always",
+            "tolerations": [{"operator": "Exists"}],
+            "containers": [{
+                "name": "gateway",
+                "image": image,
+                "imagePullPolicy": "IfNotPresent",
+                "command": [PROGRAM, "hold"],
+                "volumeMounts": [{"name": "pki", "mountPath": PKI, "readOnly": true}],
+            }],
+            "volumes": [{"name": "pki", "hostPath": {"path": PKI, "type": "Directory"}}],
         },
     })
 }

@@ -17,12 +17,14 @@ pub mod claims;
 mod cluster;
 pub mod existing;
 pub mod fit;
+pub mod gateway;
 pub mod image;
 mod install;
 pub mod made;
 mod manifests;
 mod names;
 pub mod opening;
+mod pods;
 mod settle;
 mod site;
 

@@ -28,13 +28,12 @@ use super::{
     agents::Held,
     claims::Register,
     cluster::RealCluster,
-    fit::{self, Facts},
-    manifests,
+    fit::{self, ApiWay, Facts},
+    gateway::Gateway,
+    manifests, pods,
 };
 use crate::{candidate::Candidate, scenario::Case};
 
-/// A Pod of ours has this long to run: an image that is there starts within seconds on a busy machine.
-pub(super) const RUNNING: Duration = Duration::from_secs(90);
 /// Between two looks at something that the API could also tell us of; each is one request.
 pub(super) const POLL: Duration = Duration::from_millis(100);
 
@@ -71,6 +70,8 @@ pub struct Plans {
     pub instances: Option<Instances>,
     /// Whether nodes and the candidate may be disturbed.
     pub disruptive: bool,
+    /// Whether the candidate's DaemonSet is of our installing.
+    pub installed: bool,
     /// Whether the nodes are ours, so that their kernels can be set as those of a world of namespaces are.
     pub ours: bool,
 }
@@ -105,6 +106,8 @@ pub struct Site {
     pub(super) nodes: Vec<SiteNode>,
     pub(super) service_cidrs: Vec<IpNet>,
     pub(super) outside: Option<Box<dyn Outside>>,
+    /// The candidate's way to the API server, where it is ours.
+    pub(super) gateway: Option<Arc<Gateway>>,
     pub(super) register: Arc<Register>,
     /// Namespaces made so far.
     made: AtomicU64,
@@ -175,6 +178,7 @@ impl Site {
             nodes,
             service_cidrs,
             outside: None,
+            gateway: None,
             register: Arc::default(),
             made: AtomicU64::new(0),
             masquerades: tokio::sync::OnceCell::new(),
@@ -189,6 +193,7 @@ impl Site {
                 &site.plans.run,
                 &site.plans.image,
                 &site.plans.run,
+                site.plans.disruptive,
             )
         });
         site.run_pods(&site.plans.run, agents.collect()).await?;
@@ -207,6 +212,13 @@ impl Site {
     #[must_use]
     pub fn with_outside(mut self, outside: Box<dyn Outside>) -> Self {
         self.outside = Some(outside);
+        self
+    }
+
+    /// With the candidate's way to the API server.
+    #[must_use]
+    pub fn with_gateway(mut self, gateway: Option<Arc<Gateway>>) -> Self {
+        self.gateway = gateway;
         self
     }
 
@@ -234,6 +246,11 @@ impl Site {
     pub fn facts(&self) -> Facts {
         Facts {
             outside: self.outside.is_some(),
+            installed: self.plans.installed,
+            api: match self.gateway {
+                Some(_) => ApiWay::Gateway,
+                None => ApiWay::Foreign,
+            },
             ..facts(
                 &self.nodes,
                 self.plans.instances.is_some(),
@@ -274,13 +291,9 @@ impl Site {
         Held::start(&self.client, &self.plans.run, &pod).await
     }
 
-    /// Makes a namespace, and waits until Pods can be made in it.
+    /// Makes a namespace.
     pub(super) async fn make_namespace(&self, name: &str) -> Result<(), ClusterError> {
-        let api: Api<Namespace> = Api::all(self.client.clone());
-        let object = typed(manifests::namespace(name, &self.plans.run))?;
-        let made = api.create(&PostParams::default(), &object).await;
-        made.map_err(|error| infra(&format!("namespace {name} cannot be made"))(&error))?;
-        Ok(())
+        pods::make_namespace(&self.client, name, &self.plans.run).await
     }
 
     /// Deletes namespaces with all that is in them, and does not wait until they are gone.
@@ -293,68 +306,13 @@ impl Site {
         }
     }
 
-    /// Makes Pods, and waits until all of them run and have addresses. The API takes none before the namespace has its service account.
+    /// Makes Pods, and waits until all of them run and have addresses.
     pub(super) async fn run_pods(
         &self,
         namespace: &str,
-        pods: Vec<Value>,
+        all: Vec<Value>,
     ) -> Result<Vec<Value>, ClusterError> {
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        let until = Instant::now() + RUNNING;
-        let names: Vec<String> = pods
-            .iter()
-            .map(|pod| pod["metadata"]["name"].as_str().unwrap_or_default().into())
-            .collect();
-        try_join_all(pods.into_iter().map(|pod| async {
-            let pod: Pod = typed(pod)?;
-            loop {
-                match api.create(&PostParams::default(), &pod).await {
-                    Ok(_) => return Ok(()),
-                    Err(kube::Error::Api(status))
-                        if status.code == 403
-                            && status.message.contains("serviceaccount")
-                            && Instant::now() < until =>
-                    {
-                        // A poll of a condition with a deadline.
-                        sleep(POLL).await;
-                    }
-                    Err(error) => {
-                        return Err(infra("a Pod cannot be made")(&error));
-                    }
-                }
-            }
-        }))
-        .await?;
-        loop {
-            let mut all = self.list_pods(namespace).await?;
-            all.retain(|pod| {
-                let name = pod["metadata"]["name"].as_str().unwrap_or_default();
-                names.iter().any(|wanted| wanted == name)
-            });
-            let waiting = all.iter().find_map(not_running);
-            let missing = names.len() - all.len();
-            match waiting {
-                None if missing == 0 => return Ok(all),
-                Some((what, true)) => return Err(ClusterError::Infra(what)),
-                Some((what, false)) if Instant::now() > until => {
-                    return Err(ClusterError::Infra(format!(
-                        "{what}, after {RUNNING:?}{}",
-                        self.events(namespace).await
-                    )));
-                }
-                None if Instant::now() > until => {
-                    return Err(ClusterError::Infra(format!(
-                        "{missing} Pods of namespace {namespace} are gone"
-                    )));
-                }
-                _ => sleep(POLL).await,
-            }
-        }
-    }
-
-    /// The Pods of a namespace, as JSON with their kind.
-    pub(super) async fn list_pods(&self, namespace: &str) -> Result<Vec<Value>, ClusterError> {
-        self.list("v1", "Pod", namespace).await
+        pods::run(&self.client, namespace, all).await
     }
 
     /// The objects of a kind of a namespace, as JSON with their kind.
@@ -364,42 +322,7 @@ impl Site {
         kind: &str,
         namespace: &str,
     ) -> Result<Vec<Value>, ClusterError> {
-        let resource = resource(api_version, kind);
-        let api: Api<DynamicObject> =
-            Api::namespaced_with(self.client.clone(), namespace, &resource);
-        let list = api.list(&ListParams::default()).await;
-        let list = list.map_err(|error| infra(&format!("list {kind}"))(&error))?;
-        list.items
-            .into_iter()
-            .map(|item| {
-                let mut value = serde_json::to_value(item)
-                    .map_err(|error| infra(&format!("list {kind}"))(&error))?;
-                value["apiVersion"] = json!(api_version);
-                value["kind"] = json!(kind);
-                Ok(value)
-            })
-            .collect()
-    }
-
-    /// The last warnings of a namespace, for a message.
-    pub(super) async fn events(&self, namespace: &str) -> String {
-        let Ok(events) = self.list("v1", "Event", namespace).await else {
-            return String::new();
-        };
-        let warnings = events.iter().filter(|event| event["type"] == "Warning");
-        let texts: Vec<String> = warnings
-            .filter_map(|event| {
-                let (reason, message) = (event["reason"].as_str()?, event["message"].as_str()?);
-                let name = event["involvedObject"]["name"].as_str().unwrap_or_default();
-                Some(format!("{name}: {reason}: {message}"))
-            })
-            .collect();
-        let last = texts.iter().rev().take(3).cloned().collect::<Vec<_>>();
-        if last.is_empty() {
-            String::new()
-        } else {
-            format!("; {}", last.join("; "))
-        }
+        pods::list(&self.client, api_version, kind, namespace).await
     }
 
     /// Deletes everything of a run and waits until it is gone. Answers what is left.
@@ -465,42 +388,7 @@ fn facts(nodes: &[SiteNode], instances: bool, disruptive: bool) -> Facts {
         outside: false,
         instances,
         disruptive,
-    }
-}
-
-/// What is wrong with a Pod that does not run yet, and whether it stays so.
-fn not_running(pod: &Value) -> Option<(String, bool)> {
-    let name = pod["metadata"]["name"].as_str().unwrap_or_default();
-    let statuses = pod["status"]["containerStatuses"].as_array();
-    let waiting = statuses.into_iter().flatten().find_map(|status| {
-        let waiting = &status["state"]["waiting"];
-        Some((
-            waiting["reason"].as_str()?.to_owned(),
-            waiting["message"].as_str().unwrap_or_default().to_owned(),
-        ))
-    });
-    if let Some((reason, message)) = waiting {
-        const FINAL: [&str; 6] = [
-            "ErrImagePull",
-            "ImagePullBackOff",
-            "ErrImageNeverPull",
-            "InvalidImageName",
-            "CreateContainerConfigError",
-            "CreateContainerError",
-        ];
-        let stays = FINAL.contains(&reason.as_str());
-        return Some((format!("Pod {name} waits: {reason} {message}"), stays));
-    }
-    let phase = pod["status"]["phase"].as_str().unwrap_or("Pending");
-    let addresses = pod["status"]["podIPs"].as_array().map_or(0, Vec::len);
-    match phase {
-        "Running" if addresses > 0 => None,
-        "Failed" | "Succeeded" => {
-            let reason = pod["status"]["reason"].as_str().unwrap_or_default();
-            let message = pod["status"]["message"].as_str().unwrap_or_default();
-            Some((format!("Pod {name} is over: {reason} {message}"), true))
-        }
-        _ => Some((format!("Pod {name} is {phase}"), false)),
+        ..Facts::default()
     }
 }
 

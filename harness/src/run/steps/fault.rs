@@ -3,7 +3,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use apiserver::FaultReport;
+use apiserver::{FaultReport, Switch};
 use nix::sys::signal::Signal;
 use probe::proto::{Churn, DumpKind, now};
 use tokio::time::sleep;
@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use super::super::attempt::{Attempt, Stop};
 use crate::{
     nemesis::{
-        Starving, state,
+        Starving,
         table::{Dose, Which},
     },
     scenario::doc::{ApiFault, Fault, NodeFault, ProxyFault},
@@ -29,9 +29,6 @@ const WATCHING: Duration = Duration::from_secs(15);
 
 /// So long may links and addresses come and go until a dump of ours is interrupted. With the default dose one of ten is.
 const INTERRUPTED: Duration = Duration::from_secs(15);
-
-/// The kernel stops a process within microseconds; this bounds a machine that has come to a stop.
-const STOPPED: Duration = Duration::from_secs(10);
 
 /// Addresses of `lo` that `linkChurn` replaces in turn, beside its links, and the pause between two changes.
 const CHURN_ADDRESSES: u32 = 10;
@@ -169,7 +166,7 @@ impl Attempt<'_> {
         self.armed = others;
         for armed in chosen {
             loop {
-                let report = self.cluster.stage().api().faults().report();
+                let report = self.cluster.api_report().await?;
                 let met = (armed.count)(&report).saturating_sub(armed.before);
                 if met > 0 || now() > until {
                     self.took(Which::Api(armed.fault), met as f64, met > 0, true)?;
@@ -224,7 +221,7 @@ impl Attempt<'_> {
                 (new.count(), nodes.len())
             }
             ProxyFault::Down => {
-                self.cluster.end_candidate(nodes, Signal::SIGTERM).await?;
+                self.cluster.keep_candidate_down(nodes).await?;
                 let left = self.cluster.running_on(nodes).len();
                 (before.len() - left, nodes.len())
             }
@@ -237,17 +234,10 @@ impl Attempt<'_> {
                 self.cluster.clean_up(nodes).await?;
                 (nodes.len(), nodes.len())
             }
-            ProxyFault::Stop => {
-                self.cluster
-                    .signal_candidate(nodes, Signal::SIGSTOP)
-                    .await?;
-                (settled(&self.pids_on(nodes), true).await, nodes.len())
-            }
-            ProxyFault::Continue => {
-                self.cluster
-                    .signal_candidate(nodes, Signal::SIGCONT)
-                    .await?;
-                (settled(&self.pids_on(nodes), false).await, nodes.len())
+            ProxyFault::Stop | ProxyFault::Continue => {
+                let stop = fault == ProxyFault::Stop;
+                let followed = self.cluster.pause_candidate(nodes, stop).await?;
+                (followed, nodes.len())
             }
             ProxyFault::Starve if spec.end => return self.starved(nodes),
             ProxyFault::Starve => {
@@ -454,21 +444,20 @@ impl Attempt<'_> {
                     .armed
                     .iter()
                     .any(|armed| armed.fault == ApiFault::Outage));
-        let api = self.cluster.stage().api().clone();
-        let faults = api.faults();
         let begins = on != felt_afterwards(fault);
         if let Some(count) = counter(fault).filter(|_| begins && candidate_runs && !out) {
+            let report = self.cluster.api_report().await?;
             self.armed.push(Armed {
                 fault,
                 count,
-                before: count(&faults.report()),
+                before: count(&report),
             });
         }
         match fault {
             ApiFault::DropWatches => {
                 let until = now() + WATCHING.as_nanos() as u64;
                 let dropped = loop {
-                    let dropped = faults.drop_watches(None);
+                    let dropped = self.cluster.break_api(Switch::DropWatches).await?;
                     // Between the end of one watch and the next request there is none, whoever ended the last one.
                     if dropped > 0 || !candidate_runs || now() > until {
                         break dropped;
@@ -478,11 +467,11 @@ impl Attempt<'_> {
                 self.took(which, dropped as f64, dropped > 0, candidate_runs)?;
             }
             ApiFault::Outage => {
-                let cut = faults.outage(on);
+                let cut = self.cluster.break_api(Switch::Outage(on)).await?;
                 self.beside(which, "connections cut at once", "count", cut as f64);
             }
             ApiFault::HalfOpen => {
-                let held = faults.half_open(None, on);
+                let held = self.cluster.break_api(Switch::HalfOpen(on)).await?;
                 self.beside(which, "connections concerned at once", "count", held as f64);
                 if on && held == 0 && candidate_runs {
                     return Err(Stop::candidate(
@@ -493,19 +482,25 @@ impl Attempt<'_> {
                 }
             }
             ApiFault::Forget => {
-                let forgotten = faults.forget(None);
+                let forgotten = self.cluster.break_api(Switch::Forget).await?;
                 self.took(which, forgotten as f64, forgotten > 0, candidate_runs)?;
             }
             ApiFault::Compact => {
-                let watches = faults.compact();
+                let watches = self.cluster.break_api(Switch::Compact).await?;
                 self.beside(which, "watches running", "count", watches as f64);
             }
-            ApiFault::Errors if on => faults.errors(None, 500, None),
-            ApiFault::Errors => faults.clear_errors(None),
-            ApiFault::Delay => faults.delay(None, if on { delay } else { Duration::ZERO }),
+            ApiFault::Errors => {
+                let errors = Switch::Errors(on.then_some(500));
+                self.cluster.break_api(errors).await?;
+            }
+            ApiFault::Delay => {
+                let by = if on { delay } else { Duration::ZERO };
+                self.cluster.break_api(Switch::Delay(by)).await?;
+            }
             ApiFault::ShuffledRelist => {
-                faults.shuffle_lists(None, Some(self.seed));
-                let watches = faults.compact();
+                let order = Switch::ShuffleLists(Some(self.seed));
+                self.cluster.break_api(order).await?;
+                let watches = self.cluster.break_api(Switch::Compact).await?;
                 self.beside(which, "watches told to list again", "count", watches as f64);
             }
             ApiFault::NoopUpdates => {
@@ -513,19 +508,25 @@ impl Attempt<'_> {
                     Some(kind) => vec![kind.as_str()],
                     None => vec!["Service", "EndpointSlice"],
                 };
-                let touched: Vec<usize> = kinds
-                    .iter()
-                    .map(|kind| faults.noop_updates(kind, dose as usize))
-                    .collect();
-                let enough = touched.iter().all(|touched| *touched == dose as usize);
-                let touched: usize = touched.iter().sum();
+                let mut touched = 0;
+                let mut enough = true;
+                for kind in kinds {
+                    let times = self.cluster.touch(kind, dose as usize).await?;
+                    enough &= times == dose as usize;
+                    touched += times;
+                }
                 self.took(which, touched as f64, enough, true)?;
             }
-            ApiFault::DuplicateEvents => faults.duplicate_events(None, on),
+            ApiFault::DuplicateEvents => {
+                self.cluster.break_api(Switch::DuplicateEvents(on)).await?;
+            }
             ApiFault::Late => {
-                let kind = spec.kind.as_deref().unwrap_or("EndpointSlice");
-                let by = if on { delay } else { Duration::ZERO };
-                faults.late(None, kind, by, self.seed);
+                let late = Switch::Late {
+                    kind: spec.kind.as_deref().unwrap_or("EndpointSlice").into(),
+                    by: if on { delay } else { Duration::ZERO },
+                    seed: self.seed,
+                };
+                self.cluster.break_api(late).await?;
             }
             ApiFault::Restart | ApiFault::Restore if on => {
                 let cut = self.cluster.stop_api().await?;
@@ -533,7 +534,7 @@ impl Attempt<'_> {
             }
             ApiFault::Restart => self.cluster.start_api().await?,
             ApiFault::Restore => {
-                faults.restore();
+                self.cluster.break_api(Switch::Restore).await?;
                 self.cluster.start_api().await?;
             }
         }
@@ -545,22 +546,6 @@ fn has_foreign_table(rules: &str) -> bool {
     rules
         .lines()
         .any(|line| line.starts_with("table ") && line.contains(FOREIGN))
-}
-
-/// How many of the processes the kernel calls stopped (or not stopped), once all are or after a while.
-async fn settled(processes: &[(String, u32)], stopped: bool) -> usize {
-    let until = now() + STOPPED.as_nanos() as u64;
-    loop {
-        let count = processes
-            .iter()
-            .filter(|(_, pid)| state(*pid).is_some_and(|state| (state == 'T') == stopped))
-            .count();
-        if count == processes.len() || now() > until {
-            return count;
-        }
-        // A poll of a condition with a deadline.
-        sleep(Duration::from_millis(1)).await;
-    }
 }
 
 #[cfg(test)]
