@@ -16,7 +16,9 @@ use crate::flow::Flows;
 use crate::netlink::{churn, conntrack, foreign, pressure, route, ruleset};
 use crate::proto::*;
 use crate::server::Servers;
-use crate::{capture, connect, frame, holding, http, inject, neighbour, processes, sockets, sys, sysctl};
+use crate::{
+    capture, connect, frame, holding, http, inject, neighbour, processes, sockets, sys, sysctl,
+};
 
 /// Serves requests from `read`, answers on `write`, and returns when `read` ends.
 ///

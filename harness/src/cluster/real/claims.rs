@@ -13,6 +13,7 @@ use std::{
 use serde_json::Value;
 use tokio::sync::Notify;
 
+use super::fit::has_zones;
 use crate::scenario::{Case, doc::Step};
 
 /// What a case needs for itself.
@@ -27,7 +28,11 @@ pub struct Claims {
 impl Claims {
     /// Those of a case.
     pub fn of(case: &Case) -> Self {
-        let mut claims = Self::default();
+        let mut claims = Self {
+            // Which zone a node is in concerns everybody's endpoints on it.
+            alone: has_zones(case),
+            ..Self::default()
+        };
         for object in &case.scenario.objects {
             claims.walk("", object);
         }

@@ -29,6 +29,7 @@ use super::{
     super::{Cluster, ClusterError, Settings, errors::Severity, infra, netns},
     agents::Held,
     claims::{Claim, Claims},
+    fit::has_zones,
     gateway::Gateway,
     manifests,
     names::Names,
@@ -50,6 +51,9 @@ const REPLACED: Duration = Duration::from_secs(120);
 /// Memory per node for captured packets, and bytes kept of each; as in a world of namespaces.
 const CAPTURE_BYTES: u64 = 8 << 20;
 const CAPTURE_SNAPLEN: u32 = 256;
+
+/// The label of a node's zone.
+const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// So often an object is written that somebody else writes at the same time.
 const WRITES: u32 = 10;
@@ -87,7 +91,8 @@ pub struct RealCluster {
     build: Duration,
     /// How long it had to wait for others.
     waited: Duration,
-    claim: Claim,
+    /// Nothing before it may do what others could notice.
+    claim: Option<Claim>,
 }
 
 /// What a scenario that ends early leaves behind.
@@ -101,6 +106,8 @@ struct Undo {
     stopped: BTreeSet<String>,
     /// Nodes with an annotation of ours, as the cluster calls them.
     touched: BTreeSet<String>,
+    /// Nodes in a zone of the scenario's: as the cluster calls them, with the zone that they had.
+    zones: BTreeMap<String, Option<String>>,
 }
 
 /// One of the candidate's Pods.
@@ -123,7 +130,12 @@ impl RealCluster {
         settings: Settings,
     ) -> Result<(Arc<Case>, Self), ClusterError> {
         let asked = Instant::now();
-        let claim = site.register.claim(Claims::of(case)).await;
+        // A pod in a node's network listens at the node's ports, so it has to wait. Other pods disturb nobody, and starting them is most of the work.
+        let pods = &case.scenario.topology.pods;
+        let claim = match pods.iter().any(|pod| pod.host_network) {
+            true => Some(site.register.claim(Claims::of(case)).await),
+            false => None,
+        };
         let began = Instant::now();
         let prefix = site.next_prefix();
         let topology = &case.scenario.topology;
@@ -171,7 +183,7 @@ impl RealCluster {
         };
         match cluster.fill(case, settings).await {
             Ok(case) => {
-                cluster.build = began.elapsed();
+                cluster.build = asked.elapsed().saturating_sub(cluster.waited);
                 Ok((case, cluster))
             }
             Err(error) => {
@@ -243,10 +255,64 @@ impl RealCluster {
             text: case.text.clone(),
             ..resolved
         });
+        if self.claim.is_none() {
+            let asked = Instant::now();
+            self.claim = Some(self.site.register.claim(Claims::of(&case)).await);
+            self.waited += asked.elapsed();
+        }
+        if has_zones(&case) {
+            self.put_into_zones().await?;
+        }
         self.write(&case.scenario.objects).await?;
         self.follow().await?;
         self.forget(&case).await?;
         Ok(case)
+    }
+
+    /// Puts the nodes into the scenario's zones, and starts the candidate anew: nodes have their zones before anything runs on them.
+    async fn put_into_zones(&mut self) -> Result<(), ClusterError> {
+        let nodes = self.stage.nodes().to_vec();
+        for (node, real) in nodes.iter().zip(&self.site.nodes.clone()) {
+            let known = &real.object["metadata"]["labels"][ZONE];
+            let known = known.as_str().map(str::to_owned);
+            if known == node.zone {
+                continue;
+            }
+            self.undo.zones.insert(real.name.clone(), known);
+            self.put_into_zone(&real.name, node.zone.as_deref()).await?;
+            let mut object = real.object.clone();
+            object["metadata"]["name"] = json!(node.name);
+            object["metadata"]["labels"]["kubernetes.io/hostname"] = json!(node.name);
+            let labels = object["metadata"]["labels"].as_object_mut();
+            if let Some(labels) = labels {
+                match &node.zone {
+                    Some(zone) => labels.insert(ZONE.into(), json!(zone)),
+                    None => labels.remove(ZONE),
+                };
+            }
+            self.copy(object)?;
+        }
+        if self.site.plans.instances.is_none() {
+            return Ok(());
+        }
+        let former = self.look_at_instances().await?;
+        self.instances = former.clone();
+        let all: Vec<String> = nodes.iter().map(|node| node.name.clone()).collect();
+        self.end_candidate(&all, Signal::SIGTERM).await?;
+        self.replaced(&all, &former).await
+    }
+
+    async fn put_into_zone(&self, real: &str, zone: Option<&str>) -> Result<(), ClusterError> {
+        self.patch_node(real, &json!({"labels": {ZONE: zone}}))
+            .await
+    }
+
+    async fn patch_node(&self, real: &str, metadata: &Value) -> Result<(), ClusterError> {
+        let nodes: Api<Node> = Api::all(self.site.client.clone());
+        let patch = kube::api::Patch::Merge(json!({"metadata": metadata}));
+        let patched = nodes.patch(real, &PatchParams::default(), &patch).await;
+        patched.map_err(|error| infra(&format!("node {real} cannot be changed"))(&error))?;
+        Ok(())
     }
 
     /// Removes what the nodes remember of flows of others that had the same addresses and ports before. A packet that fits such an entry goes where
@@ -484,6 +550,7 @@ impl RealCluster {
             let kinds = COPIED.map(|(version, kind)| self.site.list(version, kind, namespace));
             let mut lists = try_join_all(kinds).await?;
             behind = behind.or_else(|| settle::unsettled(&lists[0], &lists[1], &lists[2]));
+            behind = behind.or_else(|| self.elsewhere(&lists[1]));
             if namespace == self.namespace() {
                 behind = behind.or_else(|| self.unready(&lists[2]));
             }
@@ -509,6 +576,30 @@ impl RealCluster {
             }
         }
         Ok(behind)
+    }
+
+    /// An endpoint that its controller takes to be in another zone than its node is in now.
+    fn elsewhere(&self, slices: &[Value]) -> Option<String> {
+        if self.undo.zones.is_empty() {
+            return None;
+        }
+        let mut zones = BTreeMap::new();
+        for node in self.stage.nodes() {
+            zones.insert(self.names.real_node(&node.name)?, node.zone.as_deref());
+        }
+        let managed = slices.iter().filter(|slice| settle::is_managed(slice));
+        let mut endpoints =
+            managed.flat_map(|slice| slice["endpoints"].as_array().into_iter().flatten());
+        endpoints.find_map(|endpoint| {
+            let node = endpoint["nodeName"].as_str()?;
+            let zone = zones.get(node)?;
+            (endpoint["zone"].as_str() != *zone).then(|| {
+                format!(
+                    "an endpoint on {node}, whose zone is {zone:?} and not {}",
+                    endpoint["zone"]
+                )
+            })
+        })
     }
 
     /// A pod that is not as ready as it has to be.
@@ -607,13 +698,12 @@ impl RealCluster {
 
     /// Keeps the candidate away from a node, or lets it come back.
     async fn keep_off(&self, real: &str, on: bool) -> Result<(), ClusterError> {
-        let nodes: Api<Node> = Api::all(self.site.client.clone());
-        let value = if on { json!("") } else { Value::Null };
-        let patch = json!({"metadata": {"labels": {manifests::WITHOUT_CANDIDATE: value}}});
-        let patch = kube::api::Patch::Merge(patch);
-        let patched = nodes.patch(real, &PatchParams::default(), &patch).await;
-        patched.map_err(|error| infra(&format!("node {real} cannot be labelled"))(&error))?;
-        Ok(())
+        let value = on.then_some("");
+        self.patch_node(
+            real,
+            &json!({"labels": {manifests::WITHOUT_CANDIDATE: value}}),
+        )
+        .await
     }
 
     /// Undoes what was done to the candidate, so that the next attempt finds it as this one did.
@@ -631,11 +721,11 @@ impl RealCluster {
             self.replaced(&all, &BTreeMap::new()).await?;
         }
         for real in &undo.touched {
-            let nodes: Api<Node> = Api::all(self.site.client.clone());
-            let patch = json!({"metadata": {"annotations": {manifests::TOUCHED: null}}});
-            let patch = kube::api::Patch::Merge(patch);
-            let patched = nodes.patch(real, &PatchParams::default(), &patch).await;
-            patched.map_err(|error| infra("a Node's annotation")(&error))?;
+            self.patch_node(real, &json!({"annotations": {manifests::TOUCHED: null}}))
+                .await?;
+        }
+        for (real, zone) in &undo.zones {
+            self.put_into_zone(real, zone.as_deref()).await?;
         }
         let Some(before) = undo.watches else {
             return Ok(());
@@ -643,7 +733,10 @@ impl RealCluster {
         let missing = self.gateway()?.heal(&before).await?;
         if !missing.is_empty() {
             // Whoever does not come back by itself is the business of the scenario that broke it, and of no other.
-            tracing::warn!(?missing, "clients do not watch again: the candidate is restarted");
+            tracing::warn!(
+                ?missing,
+                "clients do not watch again: the candidate is restarted"
+            );
             let former = self.look_at_instances().await?;
             self.instances = former.clone();
             self.end_candidate(&all, Signal::SIGTERM).await?;
@@ -1192,7 +1285,8 @@ impl Cluster for RealCluster {
             return Ok(0);
         }
         for (time, (api, name)) in (0..times).zip(found.iter().cycle()) {
-            let patch = json!({"metadata": {"annotations": {manifests::TOUCHED: time.to_string()}}});
+            let patch =
+                json!({"metadata": {"annotations": {manifests::TOUCHED: time.to_string()}}});
             let patch = kube::api::Patch::Merge(patch);
             let patched = api.patch(name, &PatchParams::default(), &patch).await;
             patched.map_err(|error| infra(&format!("touch {kind} {name}"))(&error))?;

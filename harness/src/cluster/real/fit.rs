@@ -22,6 +22,8 @@ pub struct Facts {
     pub instances: bool,
     /// Whether nodes may be disturbed.
     pub disruptive: bool,
+    /// Whether the nodes are ours to label.
+    pub ours: bool,
     /// Whether the DaemonSet of the candidate is of our installing, so that it can be kept off nodes.
     pub installed: bool,
     /// How the candidate reaches the API server.
@@ -75,7 +77,7 @@ fn topology(case: &Case, facts: &Facts) -> Option<String> {
         let has = if facts.ipv4 { "IPv4" } else { "IPv6" };
         return Some(format!("the cluster has {has} only"));
     }
-    if topology.nodes.iter().any(|node| node.zone.is_some()) {
+    if !facts.ours && has_zones(case) {
         return Some("it needs nodes in zones of its own".into());
     }
     if topology.nodes.iter().any(|node| !node.networks.is_empty()) {
@@ -96,6 +98,12 @@ fn topology(case: &Case, facts: &Facts) -> Option<String> {
         return Some("it needs a client beyond the nodes".into());
     }
     None
+}
+
+/// Whether the case's nodes are in zones.
+pub fn has_zones(case: &Case) -> bool {
+    let mut nodes = case.scenario.topology.nodes.iter();
+    nodes.any(|node| node.zone.is_some())
 }
 
 /// Whether something in the case says `outside`, or asks a node over HTTP as the outside client does.
@@ -278,6 +286,7 @@ mod tests {
             outside: true,
             instances: true,
             disruptive: true,
+            ours: true,
             installed: true,
             api: ApiWay::Gateway,
         };

@@ -177,8 +177,8 @@ fn can_be_kept_off(object: &mut Value, namespace: &str, selector: &str) {
         return;
     }
     let wanted = json!({"key": manifests::WITHOUT_CANDIDATE, "operator": "DoesNotExist"});
-    let required = &mut object["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
-        ["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"];
+    let required = &mut object["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        ["nodeSelectorTerms"];
     match required.as_array_mut() {
         // Any of the terms will do, so each has to want it.
         Some(terms) => {

@@ -10,13 +10,13 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, try_join_all};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use k8s_openapi::api::core::v1::Node;
 use kindlab::{ClusterSpec, Kind, KindError, OutsideSpec, ProxyMode};
@@ -26,12 +26,15 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use netlab::{Family, plan::OutsideAddresses};
-use probe::{client::Agent, proto::DumpKind};
+use probe::{
+    client::Agent,
+    proto::{ConnectSpec, DumpKind, Listener, Outcome, Protocol},
+};
 use tokio::time::sleep;
 
 use super::{
     super::{ClusterError, infra},
-    Plans, Site, agents, existing,
+    Plans, Site, SiteNode, agents, existing,
     fit::{ApiWay, Facts},
     gateway::Gateway,
     image,
@@ -311,9 +314,76 @@ impl Made {
             }
             beyond.addresses.insert(node.name.clone(), own);
         }
+        try_join_all(site.nodes().iter().map(|node| async {
+            for family in Family::BOTH {
+                let own = beyond.addresses[&node.name].ip(family);
+                unchanged(site, node, &agent, own, node.addresses.ip(family)).await?;
+            }
+            Ok::<_, ClusterError>(())
+        }))
+        .await?;
         Ok(beyond)
     }
 }
+
+/// The way from the outside client to a node, without any Service: whoever changes addresses there would be taken for the candidate. Networks of engines
+/// do so where packets of a bridge pass the rules of its host, and one of those says so.
+async fn unchanged(
+    site: &Site,
+    node: &SiteNode,
+    outside: &Agent,
+    from: IpAddr,
+    to: IpAddr,
+) -> Result<(), ClusterError> {
+    let what = "the way from the client outside to a node";
+    let held = site.node_agent(&node.name).await?;
+    let server = held.handle();
+    let target = SocketAddr::new(to, CONTROL_PORT);
+    let listener = Listener {
+        id: "control".into(),
+        identity: "node".into(),
+        protocol: Protocol::Tcp,
+        addr: to,
+        port: CONTROL_PORT,
+    };
+    let served = server.serve(vec![listener]).await;
+    served.map_err(|error| infra(what)(&error))?;
+    let until = Instant::now() + REACHED;
+    loop {
+        let spec = ConnectSpec {
+            source: Some(from),
+            timeout_ms: 2_000,
+            ..ConnectSpec::new(Protocol::Tcp, target)
+        };
+        let report = outside.connect(spec).await;
+        let report = report.map_err(|error| infra(what)(&error))?;
+        match report.attempts.first().map(|one| &one.outcome) {
+            Some(Outcome::Answered { peer, .. }) if peer.ip() == from => return Ok(()),
+            Some(Outcome::Answered { peer, .. }) => {
+                return Err(ClusterError::Infra(format!(
+                    "what {from} sends to {target} on {} arrives there from {}: the host of the container engine translates addresses within its own \
+                     network; look at its iptables and ip6tables (nat, POSTROUTING) for rules of bridges that are gone",
+                    node.name,
+                    peer.ip()
+                )));
+            }
+            other if Instant::now() > until => {
+                return Err(infra(what)(&format!(
+                    "{from} cannot reach {target} on {}: {other:?}",
+                    node.name
+                )));
+            }
+            // A poll of a condition with a deadline.
+            _ => sleep(POLL).await,
+        }
+    }
+}
+
+/// A port of a node that no scenario, no node port and hardly anybody else uses.
+const CONTROL_PORT: u16 = 29_998;
+
+/// An address that is new in a network is known to all within seconds.
+const REACHED: Duration = Duration::from_secs(15);
 
 /// The link of a container to the network that it is in.
 const LINK: &str = "eth0";
@@ -490,6 +560,7 @@ impl Opening for Made {
             outside: true,
             instances: true,
             disruptive: true,
+            ours: true,
             installed: self.options.installs,
             api: if self.options.asks_for_api {
                 ApiWay::Gateway
@@ -568,8 +639,6 @@ impl Opening for Made {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
     use super::*;
 
     #[test]

@@ -100,8 +100,7 @@ pub(super) async fn list(
     namespace: &str,
 ) -> Result<Vec<Value>, ClusterError> {
     let resource = resource(api_version, kind);
-    let api: Api<DynamicObject> =
-        Api::namespaced_with(client.clone(), namespace, &resource);
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
     let list = api.list(&ListParams::default()).await;
     let list = list.map_err(|error| infra(&format!("list {kind}"))(&error))?;
     list.items
@@ -172,4 +171,3 @@ fn not_running(pod: &Value) -> Option<(String, bool)> {
         _ => Some((format!("Pod {name} is {phase}"), false)),
     }
 }
-

@@ -25,7 +25,7 @@ pub fn unsettled(services: &[Value], slices: &[Value], pods: &[Value]) -> Option
     let mut by_service: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
     for slice in slices {
         let labels = &slice["metadata"]["labels"];
-        if labels[MANAGED_BY] == CONTROLLER
+        if is_managed(slice)
             && let Some(service) = labels[SERVICE_NAME].as_str()
         {
             by_service.entry(service).or_default().push(slice);
@@ -51,11 +51,58 @@ pub fn unsettled(services: &[Value], slices: &[Value], pods: &[Value]) -> Option
                 ));
             }
         }
+        if let Some(address) = misdirected(service, &written) {
+            return Some(format!(
+                "the EndpointSlices of Service {name}: the hints of {address} are not those of its traffic distribution"
+            ));
+        }
     }
     let orphan = by_service.into_keys().next()?;
     Some(format!(
         "the EndpointSlices of Service {orphan}, which is gone"
     ))
+}
+
+/// Whether the API's own controller writes the slice.
+pub fn is_managed(slice: &Value) -> bool {
+    slice["metadata"]["labels"][MANAGED_BY] == CONTROLLER
+}
+
+/// An endpoint whose hints are not what the Service's traffic distribution makes of its zone and node (`trafficdist.go`, `needsUpdate`). With
+/// topology-aware routing they depend on more than can be seen here.
+fn misdirected(service: &Value, slices: &[&Value]) -> Option<String> {
+    const AUTO: [&str; 2] = [
+        "service.kubernetes.io/topology-mode",
+        "service.kubernetes.io/topology-aware-hints",
+    ];
+    let annotations = &service["metadata"]["annotations"];
+    if AUTO.iter().any(|name| !annotations[*name].is_null()) {
+        return None;
+    }
+    let (zones, nodes) = match service["spec"]["trafficDistribution"].as_str() {
+        Some("PreferClose" | "PreferSameZone") => (true, false),
+        Some("PreferSameNode") => (true, true),
+        _ => (false, false),
+    };
+    let endpoints = slices
+        .iter()
+        .filter_map(|slice| slice["endpoints"].as_array())
+        .flatten();
+    // With a distribution, only what is ready gets hints, and the others keep what they have.
+    let mut concerned =
+        endpoints.filter(|endpoint| !zones || endpoint["conditions"]["ready"] == true);
+    let wrong = concerned.find(|endpoint| {
+        let hints = |kind: &str| -> Vec<&str> {
+            let hints = endpoint["hints"][kind].as_array();
+            let names = hints.into_iter().flatten();
+            names.filter_map(|hint| hint["name"].as_str()).collect()
+        };
+        let want = |on: bool, what: &str| -> Vec<&str> {
+            endpoint[what].as_str().filter(|_| on).into_iter().collect()
+        };
+        hints("forZones") != want(zones, "zone") || hints("forNodes") != want(nodes, "nodeName")
+    });
+    Some(wrong?["addresses"][0].to_string())
 }
 
 fn selector(service: &Value) -> Option<BTreeMap<&str, &str>> {
@@ -173,6 +220,39 @@ fn endpoints(slice: &Value) -> Vec<Endpoint> {
 mod tests {
     use apiserver::{ApiServer, Config};
     use serde_json::json;
+
+    /// Hints follow later than endpoints where only the distribution changed.
+    #[test]
+    fn hints_are_those_of_the_distribution() {
+        let slice = |hints: Value, ready: bool| {
+            json!({"endpoints": [
+                {"addresses": ["10.244.1.2"], "nodeName": "n1", "zone": "east", "conditions": {"ready": ready}, "hints": hints},
+            ]})
+        };
+        let zone = json!({"forZones": [{"name": "east"}]});
+        let both = json!({"forZones": [{"name": "east"}], "forNodes": [{"name": "n1"}]});
+        let other = json!({"forZones": [{"name": "west"}]});
+        let none = Value::Null;
+        for (distribution, right) in [
+            (None, &none),
+            (Some("PreferClose"), &zone),
+            (Some("PreferSameZone"), &zone),
+            (Some("PreferSameNode"), &both),
+        ] {
+            let mut service = json!({"spec": {"trafficDistribution": distribution}});
+            for hints in [&none, &zone, &both, &other] {
+                let slice = slice(hints.clone(), true);
+                let found = misdirected(&service, &[&slice]);
+                assert_eq!(found.is_none(), hints == right, "{distribution:?} {hints}");
+            }
+            let unready = slice(other.clone(), false);
+            let found = misdirected(&service, &[&unready]);
+            assert_eq!(found.is_some(), distribution.is_none());
+            service["metadata"]["annotations"]["service.kubernetes.io/topology-mode"] =
+                json!("Auto");
+            assert_eq!(misdirected(&service, &[&unready]), None);
+        }
+    }
 
     use super::*;
 

@@ -246,6 +246,7 @@ impl Site {
     pub fn facts(&self) -> Facts {
         Facts {
             outside: self.outside.is_some(),
+            ours: self.plans.ours,
             installed: self.plans.installed,
             api: match self.gateway {
                 Some(_) => ApiWay::Gateway,

@@ -26,7 +26,10 @@ use kube::{
     api::{AttachParams, AttachedProcess},
 };
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader},
+    io::{
+        AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _,
+        BufReader,
+    },
     sync::Mutex,
     time::{sleep, timeout},
 };
@@ -93,9 +96,8 @@ impl Gateway {
         };
         let what = "no gateway to the API can be started";
         let started = timeout(STARTED, Self::exec(client, &namespace, &config)).await;
-        let started = started.map_err(|_| {
-            infra(what)(&format!("nothing answered within {STARTED:?}"))
-        })?;
+        let started =
+            started.map_err(|_| infra(what)(&format!("nothing answered within {STARTED:?}")))?;
         started.map_err(|error| infra(what)(&error))
     }
 
@@ -152,9 +154,9 @@ impl Gateway {
             Ok(serde_json::from_str(&line)?)
         };
         let what = "the gateway to the API";
-        let answer: std::io::Result<Answer> = timeout(ANSWERED, talk).await.map_err(|_| {
-            infra(what)(&format!("nothing answered within {ANSWERED:?}"))
-        })?;
+        let answer: std::io::Result<Answer> = timeout(ANSWERED, talk)
+            .await
+            .map_err(|_| infra(what)(&format!("nothing answered within {ANSWERED:?}")))?;
         match answer {
             Ok(Answer::Failed(message)) => Err(infra(what)(&message)),
             Ok(answer) => Ok(answer),
@@ -165,7 +167,9 @@ impl Gateway {
     async fn done(&self, ask: &Ask) -> Result<usize, ClusterError> {
         match self.ask(ask).await? {
             Answer::Done(concerned) => Ok(concerned),
-            other => Err(infra("the gateway to the API")(&format!("it says {other:?}"))),
+            other => Err(infra("the gateway to the API")(&format!(
+                "it says {other:?}"
+            ))),
         }
     }
 
@@ -178,7 +182,9 @@ impl Gateway {
     pub async fn seen(&self) -> Result<Seen, ClusterError> {
         match self.ask(&Ask::Look).await? {
             Answer::Seen(seen) => Ok(seen),
-            other => Err(infra("the gateway to the API")(&format!("it says {other:?}"))),
+            other => Err(infra("the gateway to the API")(&format!(
+                "it says {other:?}"
+            ))),
         }
     }
 
@@ -193,7 +199,10 @@ impl Gateway {
     }
 
     /// Ends all faults, and waits until its clients have as many watches as they had. Answers the addresses of those that have not.
-    pub async fn heal(&self, before: &BTreeMap<IpAddr, usize>) -> Result<Vec<IpAddr>, ClusterError> {
+    pub async fn heal(
+        &self,
+        before: &BTreeMap<IpAddr, usize>,
+    ) -> Result<Vec<IpAddr>, ClusterError> {
         self.throw(Switch::Clear).await?;
         self.resume().await?;
         let until = Instant::now() + BACK;
@@ -228,12 +237,16 @@ mod tests {
     fn whoever_has_fewer_watches_is_missing() {
         let of = |all: &[(&str, usize)]| -> BTreeMap<IpAddr, usize> {
             let all = all.iter();
-            all.map(|(ip, count)| (ip.parse().unwrap(), *count)).collect()
+            all.map(|(ip, count)| (ip.parse().unwrap(), *count))
+                .collect()
         };
         let before = of(&[("172.18.0.2", 3), ("fc00::3", 3), ("172.18.0.4", 0)]);
         assert_eq!(missing(&before, &before), Vec::<IpAddr>::new());
         let now = of(&[("172.18.0.2", 2), ("172.18.0.9", 3)]);
-        let missing: Vec<String> = missing(&before, &now).iter().map(ToString::to_string).collect();
+        let missing: Vec<String> = missing(&before, &now)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(missing, ["172.18.0.2", "fc00::3"]);
     }
 }

@@ -65,7 +65,11 @@ async fn serve(config: &str) -> Result<(), String> {
         let written = out.write_all(line.as_bytes()).await;
         written.map_err(|error| error.to_string())?;
         out.flush().await.map_err(|error| error.to_string())?;
-        let Some(line) = lines.next_line().await.map_err(|error: std::io::Error| error.to_string())? else {
+        let Some(line) = lines
+            .next_line()
+            .await
+            .map_err(|error: std::io::Error| error.to_string())?
+        else {
             return Ok(());
         };
         answer = match serde_json::from_str(&line) {
