@@ -97,6 +97,17 @@ impl ClusterVariables {
         }
     }
 
+    /// `$(API_SERVER_URL)`.
+    pub fn api_server_url(&self) -> String {
+        match self.api_server_host.contains(':') {
+            true => format!(
+                "https://[{}]:{}",
+                self.api_server_host, self.api_server_port
+            ),
+            false => format!("https://{}:{}", self.api_server_host, self.api_server_port),
+        }
+    }
+
     /// Substitutes the variables in a text that needs no files.
     ///
     /// # Errors
@@ -134,13 +145,7 @@ impl ClusterVariables {
         Ok(Some(match name {
             "API_SERVER_HOST" => self.api_server_host.clone(),
             "API_SERVER_PORT" => self.api_server_port.to_string(),
-            "API_SERVER_URL" => match self.api_server_host.contains(':') {
-                true => format!(
-                    "https://[{}]:{}",
-                    self.api_server_host, self.api_server_port
-                ),
-                false => format!("https://{}:{}", self.api_server_host, self.api_server_port),
-            },
+            "API_SERVER_URL" => self.api_server_url(),
             "CLUSTER_CIDR" => all(&self.cluster_cidrs),
             "CLUSTER_CIDR_IPV4" => of(&self.cluster_cidrs, false),
             "CLUSTER_CIDR_IPV6" => of(&self.cluster_cidrs, true),
@@ -459,8 +464,12 @@ impl Installation {
         self.parts.iter().map(|part| &part.spec)
     }
 
-    /// Whether anything of it asks where the API server is. Comments do not count; what a `file` has in it does.
+    /// Whether anything of it can be told where the API server is: by a variable (not in a comment; what a `file` has in it counts), or because kind
+    /// installs it, so that its kubeconfig is known.
     pub fn asks_for_api(&self) -> bool {
+        if self.proxy_mode() != ProxyMode::None {
+            return true;
+        }
         const ASKED: &str = "$(API_SERVER_";
         let said = |text: &str| {
             let mut lines = text.lines();

@@ -93,7 +93,7 @@ impl OnKind {
             reuse: self.reuse.clone(),
             logs: logs.into(),
             archives: archives.to_vec(),
-            installs: !installation.is_empty(),
+            installs: !installation.is_empty() || installation.asks_for_api(),
             asks_for_api: installation.asks_for_api(),
         };
         Made::new(options, short(run_id))

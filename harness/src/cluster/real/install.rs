@@ -173,9 +173,13 @@ fn can_be_kept_off(object: &mut Value, namespace: &str, selector: &str) {
         Some((key, value)) => labels[key.trim_end_matches('=')] == value.trim_start_matches('='),
         None => !labels[pair].is_null(),
     });
-    if object["kind"] != "DaemonSet" || object["metadata"]["namespace"] != namespace || !chosen {
-        return;
+    if object["kind"] == "DaemonSet" && object["metadata"]["namespace"] == namespace && chosen {
+        keep_off(object);
     }
+}
+
+/// The same for a DaemonSet that is known to be the candidate's.
+pub fn keep_off(object: &mut Value) {
     let wanted = json!({"key": manifests::WITHOUT_CANDIDATE, "operator": "DoesNotExist"});
     let required = &mut object["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
         ["nodeSelectorTerms"];

@@ -40,6 +40,7 @@ use super::{
     image,
     install::{self, Installed},
     opening::{Opening, Told},
+    own_proxy::OwnProxy,
     site::{Outside, POLL},
 };
 use crate::candidate::{Candidate, ClusterVariables, Image, cluster};
@@ -88,6 +89,8 @@ struct State {
     installed: Option<Installed>,
     /// The candidate's way to the API server.
     gateway: Option<Arc<Gateway>>,
+    /// kube-proxy as kind installed it, where it is the candidate.
+    own_proxy: Option<OwnProxy>,
     /// It lives as long as the cluster is used.
     outside: Option<Arc<kindlab::Outside>>,
 }
@@ -169,6 +172,14 @@ impl Made {
             None
         };
         self.state(|state| state.gateway = gateway.clone());
+        if installation.proxy_mode() != cluster::ProxyMode::None && gateway.is_some() {
+            let url = variables.api_server_url();
+            let rerouted = OwnProxy::reroute(&client, &self.run, &url, told);
+            let rerouted = told
+                .step("let kube-proxy go through the gateway", rerouted)
+                .await?;
+            self.state(|state| state.own_proxy = Some(rerouted));
+        }
         if !installation.is_empty() {
             let install = async {
                 let (installed, result) = Installed::install(
@@ -605,6 +616,7 @@ impl Opening for Made {
                 cluster,
                 installed,
                 gateway,
+                own_proxy,
                 outside,
             } = std::mem::take(&mut *self.state.lock().unwrap_or_else(PoisonError::into_inner));
             let Some(cluster) = cluster else {
@@ -626,6 +638,10 @@ impl Opening for Made {
             if let Some(installed) = installed {
                 let removed = installed.remove(told);
                 let _ = told.step("remove the candidate", removed).await;
+            }
+            if let Some(own_proxy) = own_proxy {
+                let restored = own_proxy.restore(told);
+                let _ = told.step("put kube-proxy back", restored).await;
             }
             drop((site, gateway));
             let gone = async {

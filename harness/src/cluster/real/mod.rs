@@ -24,6 +24,7 @@ pub mod made;
 mod manifests;
 mod names;
 pub mod opening;
+mod own_proxy;
 mod pods;
 mod settle;
 mod site;
