@@ -207,7 +207,7 @@ fn a_kind_cluster_is_made_used_again_and_deleted() {
         return;
     };
     let root = directory();
-    let certify = |out: &str, more: &[&str]| {
+    let certify = |out: &str, filter: &str, more: &[&str]| {
         let args = [
             "certify",
             "--provider",
@@ -215,7 +215,7 @@ fn a_kind_cluster_is_made_used_again_and_deleted() {
             "--image",
             &image,
             "--filter",
-            "clusterip-basic or (proxy-restart and family=ipv4)",
+            filter,
             "--profile",
             "all",
             "--out",
@@ -224,14 +224,18 @@ fn a_kind_cluster_is_made_used_again_and_deleted() {
         run(root.path(), &[&args[..], more].concat())
     };
     let before = clusters();
-    certify("first", &["--keep"]).exits(0);
+    let plain = "clusterip-basic or (proxy-restart and family=ipv4)";
+    certify("first", plain, &["--keep"]).exits(0);
     let kept = clusters();
     let name = kept
         .lines()
         .find(|line| !before.lines().any(|known| known == *line))
         .expect("the cluster is kept")
         .to_owned();
-    certify("second", &["--reuse", &name]).exits(0);
+    // What breaks the API, keeps the proxy away or stops it, and moves nodes into zones.
+    let broken = "(watch-interrupted or missed-deletes or hints-same-zone) and family=ipv4";
+    let all = format!("({plain}) or {broken}");
+    certify("second", &all, &["--reuse", &name]).exits(0);
     for out in ["first", "second"] {
         let events = events(&root.path().join(out));
         let setup = of_type(&events, "setupFinished");

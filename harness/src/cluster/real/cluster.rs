@@ -529,7 +529,11 @@ impl RealCluster {
         loop {
             let Some(behind) = self.look().await? else {
                 self.site.pace.took(began.elapsed());
-                return Ok(());
+                return self.site.pace.slack().map(drop).map_err(|p90| {
+                    ClusterError::Infra(format!(
+                        "the cluster's controllers need {p90:?} for one change of ten: too slow to judge anybody"
+                    ))
+                });
             };
             if began.elapsed() > FOLLOWED {
                 return Err(ClusterError::Infra(format!(
@@ -949,8 +953,8 @@ impl Cluster for RealCluster {
     }
 
     fn slack(&self) -> Duration {
-        // The candidate's own client of the API is as late as ours is.
-        2 * self.site.pace.p90().unwrap_or_default()
+        // Where there is none, `follow` has ended the attempt.
+        self.site.pace.slack().unwrap_or_default()
     }
 
     fn late(&self) -> Duration {

@@ -152,7 +152,19 @@ impl Pace {
         let at = (all.len() * 9).div_ceil(10).checked_sub(1)?;
         all.get(at).copied()
     }
+
+    /// How much later than in a world of namespaces a candidate may hear of a change: as late again as we do, since its own client of the API is as
+    /// late as ours is. An error where that is so long that nothing could be said of anybody.
+    pub fn slack(&self) -> Result<Duration, Duration> {
+        match self.p90().unwrap_or_default() {
+            p90 if p90 > BEARABLE => Err(p90),
+            p90 => Ok(2 * p90),
+        }
+    }
 }
+
+/// A cluster whose controllers need longer for one change of ten is too slow for any verdict: most deadlines of scenarios are shorter.
+const BEARABLE: Duration = Duration::from_secs(10);
 
 impl Site {
     /// Looks at a cluster, and starts an agent's Pod on each of its nodes. `told` hears what is waited for.
@@ -570,5 +582,25 @@ impl Provider for Arc<Site> {
     ) -> Result<(Arc<Case>, Box<dyn Cluster>), ClusterError> {
         let (case, cluster) = RealCluster::build(self, case, candidate, settings).await?;
         Ok((case, Box::new(cluster)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_gives_time_until_it_is_too_slow() {
+        let pace = Pace::default();
+        assert_eq!(pace.slack(), Ok(Duration::ZERO));
+        for seconds in 1..=9 {
+            pace.took(Duration::from_secs(seconds));
+        }
+        assert_eq!(pace.slack(), Ok(Duration::from_secs(18)));
+        // One of ten does not count, two do.
+        pace.took(Duration::from_secs(50));
+        assert_eq!(pace.slack(), Ok(Duration::from_secs(18)));
+        pace.took(Duration::from_secs(50));
+        assert_eq!(pace.slack(), Err(Duration::from_secs(50)));
     }
 }
