@@ -1,6 +1,7 @@
 //! `--provider` and what belongs to it: where the clusters of a run come from.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -80,7 +81,19 @@ pub struct OnKind {
 impl OnKind {
     /// A cluster that is made, or used again, with logs in a directory.
     pub(super) fn made(&self, run_id: &str, logs: &Path, archives: &[PathBuf]) -> Made {
+        self.made_of(run_id, logs, archives, Vec::new())
+    }
+
+    /// The same with other workers than usual, each with labels of its own.
+    pub(super) fn made_of(
+        &self,
+        run_id: &str,
+        logs: &Path,
+        archives: &[PathBuf],
+        workers: Vec<BTreeMap<String, String>>,
+    ) -> Made {
         let options = made::Options {
+            workers,
             image: self.image.clone(),
             keep: self.keep,
             reuse: self.reuse.clone(),
@@ -110,6 +123,11 @@ impl OnKind {
         Err(Failed::usage(format!(
             "--reuse {name}: there is no such cluster, but {known}"
         )))
+    }
+
+    /// Whether the cluster is there already.
+    pub(super) fn is_used_again(&self) -> bool {
+        self.reuse.is_some()
     }
 
     /// An option that says nothing without it.

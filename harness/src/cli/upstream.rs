@@ -1,6 +1,7 @@
 //! `harness upstream`: the upstream suite beside ours.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -25,8 +26,10 @@ use crate::{
         JSON_NAME, MARKDOWN_NAME,
         agree::Agreement,
         choose::{Allowed, Choice},
-        junit,
+        images, junit,
+        look::LookError,
         run::{Program, RunError},
+        session::{Session, SessionError},
     },
 };
 
@@ -36,8 +39,11 @@ use crate::{
 /// names. The specs that scenarios/upstream.yaml maps are compared with the cases of --report: where one suite passes what the
 /// other one fails, one of the two is wrong, and these come first.
 ///
+/// Before specs run, each node is asked for the images that they use. A spec whose image cannot be had is not run, and one that fails for
+/// want of an image did not fail: both are told as infrastructure trouble, with the image.
+///
 /// Exit codes: 0 every spec passed, and the suites agree; 1 a spec failed, or they disagree; 2 usage or bad input;
-/// 4 e2e.test could not be run, or specs have no result; 5 no spec was run.
+/// 4 e2e.test could not be run, or specs have no result or lacked an image; 5 no spec was run.
 #[derive(Debug, Args)]
 pub struct UpstreamCommand {
     /// The program e2e.test of a Kubernetes version.
@@ -62,6 +68,12 @@ pub struct UpstreamCommand {
     /// With --kind: image archives to load into the nodes, such as that of agnhost; may be repeated.
     #[arg(long, value_name = "FILE", requires = "on_kind")]
     load: Vec<PathBuf>,
+    /// With --kind: the number of workers; by default 2, or as many as zones.
+    #[arg(long, value_name = "N", requires = "on_kind", conflicts_with = "reuse", value_parser = clap::value_parser!(u8).range(1..=32))]
+    workers: Option<u8>,
+    /// With --kind: zones in which the workers are, in turn. Specs about zones want 3, some of them with two workers in each.
+    #[arg(long, value_name = "N", requires = "on_kind", conflicts_with = "reuse", value_parser = clap::value_parser!(u8).range(1..=32))]
+    zones: Option<u8>,
     /// Only specs whose names hold this text, such as '[sig-network] Services'; may be repeated.
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
@@ -106,6 +118,16 @@ impl From<RunError> for Failed {
     }
 }
 
+impl From<SessionError> for Failed {
+    fn from(error: SessionError) -> Self {
+        match error {
+            SessionError::Run(error) => error.into(),
+            SessionError::Look(error @ LookError::Kubeconfig { .. }) => Self::usage(error),
+            SessionError::Look(error) => Self::infra(error),
+        }
+    }
+}
+
 impl UpstreamCommand {
     pub(super) fn run(self) -> Result<Exit, Failed> {
         let requirements = Requirements::embedded()?;
@@ -119,57 +141,84 @@ impl UpstreamCommand {
             return Err(Failed::usage(format!("{flag} needs --kind")));
         }
         self.kind.must_be_there()?;
-        let allowed = Allowed {
-            features: self.feature.iter().cloned().collect(),
-            disruptive: self.disruptive,
-            conformance: self.conformance,
-        };
+        let workers = self.workers()?;
         let out = self.out.as_deref().map(empty).transpose()?;
-        let choose = |names: &[String]| {
+        let choose = |names: &[String], zones: Option<usize>| {
             let of_them = |name: &&String| {
                 self.only.is_empty() || self.only.iter().any(|text| name.contains(text.as_str()))
             };
             let names: Vec<String> = names.iter().filter(of_them).cloned().collect();
+            let allowed = Allowed {
+                features: self.feature.iter().cloned().collect(),
+                disruptive: self.disruptive,
+                conformance: self.conformance,
+                zones,
+            };
             Choice::of(&names, &allowed, candidate.as_ref(), &table, &catalogue)
         };
         let (choice, texts) = match self.program() {
             None => (Choice::default(), self.texts()?),
             Some(program) => {
                 let runtime = runtime()?;
-                let choice = choose(&runtime.block_on(program.specs())?);
+                let names = runtime.block_on(program.specs())?;
+                let listed = runtime.block_on(program.images())?;
+                // Of a cluster that is there, the zones are not known yet.
+                let is_new = self.on_kind && !self.kind.is_used_again();
+                let first = choose(
+                    &names,
+                    is_new.then(|| usize::from(self.zones.unwrap_or_default())),
+                );
                 let Some(out) = out.filter(|_| !self.dry_run) else {
-                    print(&chosen(&choice));
+                    print(&chosen(&first));
+                    print(&used(&first, &listed));
                     return Ok(Exit::Ok);
                 };
-                if choice.run.is_empty() {
-                    print(&chosen(&choice));
+                if first.run.is_empty() {
+                    print(&chosen(&first));
                     return Ok(Exit::NothingRan);
                 }
                 print(&format!(
                     "{} specs of the upstream suite, {} left out\n",
-                    choice.run.len(),
-                    choice.left_out.len()
+                    first.run.len(),
+                    first.left_out.len()
                 ));
+                if listed.is_empty() {
+                    eprintln!(
+                        "{} does not say which images it uses: whether the nodes have them is not looked at",
+                        program.e2e_test.display()
+                    );
+                }
                 let stop = Arc::new(AtomicBool::new(false));
                 let tell = |line: &str| print(&format!("{}\n", reports::text::one_line(line)));
-                let texts = runtime.block_on(async {
+                let told = Told::new(
+                    |setup| {
+                        print(&format!(
+                            "cluster  {}\n",
+                            reports::text::one_line(&setup.to_string())
+                        ))
+                    },
+                    |what| tracing::info!("waiting: {what}"),
+                );
+                let name = candidate.as_ref().map(|one| one.manifest.name.as_str());
+                let run_id = run_id(name.unwrap_or("upstream"));
+                let digest = xxhash_rust::xxh3::xxh3_64(run_id.as_bytes());
+                let by_zones = |zones| choose(&names, zones);
+                let session = |program| Session {
+                    program,
+                    images: listed.clone(),
+                    choose: &by_zones,
+                    namespace: format!("harness-images-{:06x}", digest & 0xff_ffff),
+                    out,
+                    stop: &stop,
+                    told: &told,
+                };
+                let ran = runtime.block_on(async {
                     tokio::spawn(interrupted(stop.clone()));
                     let Some(candidate) = candidate.as_ref().filter(|_| self.on_kind) else {
-                        let ran = program.run(&choice.focus(), out, &stop, tell).await;
-                        return ran.map_err(Failed::from);
+                        return session(program).run(tell).await.map_err(Failed::from);
                     };
-                    let run_id = run_id(&candidate.manifest.name);
-                    let made = self.kind.made(&run_id, out, &self.load);
+                    let made = self.kind.made_of(&run_id, out, &self.load, workers);
                     let real = Real::new(Box::new(made));
-                    let told = Told::new(
-                        |setup| {
-                            print(&format!(
-                                "cluster  {}\n",
-                                reports::text::one_line(&setup.to_string())
-                            ))
-                        },
-                        |what| tracing::info!("waiting: {what}"),
-                    );
                     let ran = match real.open(candidate, &told).await {
                         Ok(()) => {
                             let kubeconfig = real.opening().kubeconfig();
@@ -177,8 +226,7 @@ impl UpstreamCommand {
                                 kubeconfig: kubeconfig.unwrap_or_default(),
                                 ..program
                             };
-                            let ran = program.run(&choice.focus(), out, &stop, tell).await;
-                            ran.map_err(Failed::from)
+                            session(program).run(tell).await.map_err(Failed::from)
                         }
                         Err(error @ ClusterError::Candidate(_)) => Err(Failed {
                             message: error.to_string(),
@@ -192,7 +240,7 @@ impl UpstreamCommand {
                 if stop.load(Ordering::Relaxed) {
                     eprintln!("interrupted: what is there is kept in {}", out.display());
                 }
-                (choice, texts)
+                ran
             }
         };
         let specs = junit::read(texts.iter().map(String::as_str)).map_err(Failed::usage)?;
@@ -209,7 +257,7 @@ impl UpstreamCommand {
         print(&markdown);
         Ok(if agreement.failed() > 0 || agreement.disagrees() {
             Exit::NotConformant
-        } else if !agreement.missing.is_empty() {
+        } else if !agreement.missing.is_empty() || agreement.infra() > 0 {
             Exit::Infra
         } else if agreement.said() == 0 {
             Exit::NothingRan
@@ -244,7 +292,31 @@ impl UpstreamCommand {
             procs: self.procs,
             kubeconfig: self.kubeconfig.clone().unwrap_or_default(),
             context: self.context.clone(),
+            nodes: None,
         })
+    }
+
+    /// The labels of the workers; none if they are as usual.
+    fn workers(&self) -> Result<Vec<BTreeMap<String, String>>, Failed> {
+        if self.workers.is_none() && self.zones.is_none() {
+            return Ok(Vec::new());
+        }
+        let zones = self.zones.unwrap_or_default();
+        let workers = self.workers.unwrap_or(zones.max(2));
+        if workers < zones {
+            return Err(Failed::usage(format!(
+                "--zones {zones} needs as many workers, and --workers says {workers}"
+            )));
+        }
+        let labels = |worker: u8| match zones {
+            0 => BTreeMap::new(),
+            zones => [(
+                "topology.kubernetes.io/zone".to_owned(),
+                format!("zone-{}", worker % zones + 1),
+            )]
+            .into(),
+        };
+        Ok((0..workers).map(labels).collect())
     }
 
     fn texts(&self) -> Result<Vec<String>, Failed> {
@@ -286,6 +358,19 @@ fn chosen(choice: &Choice) -> String {
     text.push_str(&format!("left out ({}):\n", choice.left_out.len()));
     for (name, reason) in &choice.left_out {
         text.push_str(&format!("  {name}: {reason}\n"));
+    }
+    text
+}
+
+/// The images that the chosen specs use, as far as that is known.
+fn used(choice: &Choice, listed: &[String]) -> String {
+    let images = images::needed(&choice.run, listed);
+    if images.is_empty() {
+        return String::new();
+    }
+    let mut text = format!("images ({}):\n", images.len());
+    for (image, specs) in images {
+        text.push_str(&format!("  {image}: {} specs\n", specs.len()));
     }
     text
 }

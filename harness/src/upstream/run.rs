@@ -19,7 +19,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use super::choose;
+use super::{choose, images};
 
 /// Name of the file with everything that `e2e.test` printed.
 pub const LOG_NAME: &str = "e2e.log";
@@ -37,6 +37,9 @@ pub struct Program {
     pub kubeconfig: PathBuf,
     /// The context in it, if not the current one.
     pub context: Option<String>,
+    /// The number of nodes that specs use. Of several processes only the first one finds it out by itself, and in the others every spec that
+    /// needs two nodes skips itself.
+    pub nodes: Option<usize>,
 }
 
 /// Why there are no results.
@@ -108,6 +111,21 @@ impl Program {
             });
         }
         Ok(names)
+    }
+
+    /// The images that the suite uses; none if it does not say.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub async fn images(&self) -> Result<Vec<String>, RunError> {
+        let output = Command::new(&self.e2e_test)
+            .arg("-list-images")
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .map_err(|source| self.cannot_start(&self.e2e_test, source))?;
+        Ok(images::listed(&String::from_utf8_lossy(&output.stdout)))
     }
 
     /// Runs the specs that `focus` matches, and returns the texts of the JUnit files. `progress` is shown a line per spec that ended.
@@ -212,6 +230,9 @@ impl Program {
             .arg(format!("-kubeconfig={}", self.kubeconfig.display()))
             .arg(format!("-report-dir={}", out.display()))
             .args(["-provider=skeleton", "-disable-log-dump"]);
+        if let Some(nodes) = self.nodes {
+            command.arg(format!("-num-nodes={nodes}"));
+        }
         if let Some(context) = &self.context {
             command.arg(format!("-kube-context={context}"));
         }
