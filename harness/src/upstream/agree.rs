@@ -131,8 +131,14 @@ impl Agreement {
             name: name.clone(),
             ended: Ended::Infra,
             seconds: 0.0,
-            message: Some(missing.reason()),
-            image: Some(missing.image.clone()),
+            message: Some(
+                missing
+                    .iter()
+                    .map(Missing::reason)
+                    .collect::<Vec<_>>()
+                    .join("; "),
+            ),
+            image: missing.first().map(|missing| missing.image.clone()),
         });
         let specs: Vec<Spec> = specs.into_iter().chain(unrun).collect();
         let tried: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
@@ -221,6 +227,7 @@ impl Agreement {
                 .rows
                 .iter()
                 .filter_map(|row| row.spec.image.as_deref())
+                .chain(self.images.iter().map(|missing| missing.image.as_str()))
                 .collect();
             let images: Vec<String> = images.into_iter().map(code).collect();
             let _ = write!(

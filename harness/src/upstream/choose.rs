@@ -38,8 +38,8 @@ pub struct Choice {
     pub run: Vec<String>,
     /// Names of the specs that belong here and are left out, each with the reason.
     pub left_out: BTreeMap<String, String>,
-    /// Names of the specs that were chosen and are not run, since they would only wait for an image that cannot be had.
-    pub imageless: BTreeMap<String, Missing>,
+    /// Names of the specs that were chosen and are not run, since they would only wait for images that cannot be had.
+    pub imageless: BTreeMap<String, Vec<Missing>>,
     /// Specs of SIG Network that `scenarios/upstream.yaml` does not know: another version's.
     pub unknown: Vec<String>,
 }
@@ -98,15 +98,15 @@ impl Choice {
         for missing in missing {
             for name in users.get(&missing.image).into_iter().flatten() {
                 self.run.retain(|run| run != name);
-                let known = self.imageless.entry(name.clone());
-                known.or_insert_with(|| missing.clone());
+                let known = self.imageless.entry(name.clone()).or_default();
+                known.push(missing.clone());
             }
         }
     }
 
     /// The images for want of which specs are not run.
     pub fn missing_images(&self) -> Vec<Missing> {
-        let mut all: Vec<Missing> = self.imageless.values().cloned().collect();
+        let mut all: Vec<Missing> = self.imageless.values().flatten().cloned().collect();
         all.sort_by(|a, b| a.image.cmp(&b.image));
         all.dedup();
         all
@@ -309,9 +309,14 @@ mod tests {
         .into();
         choice.without(&[missing("a:1")], &users);
         assert_eq!(choice.run, [BASIC]);
-        assert_eq!(choice.imageless[AFFINITY].image, "a:1");
+        assert_eq!(choice.imageless[AFFINITY], [missing("a:1")]);
         assert_eq!(choice.missing_images(), [missing("a:1")]);
         assert!(choice.left_out.is_empty());
+        // Of one that lacks two, both are told.
+        let both: BTreeMap<String, Vec<String>> =
+            [("d:1".to_owned(), vec![AFFINITY.to_owned()])].into();
+        choice.without(&[missing("d:1")], &both);
+        assert_eq!(choice.missing_images(), [missing("a:1"), missing("d:1")]);
         // What nobody uses is not missed.
         choice.without(&[missing("c:1")], &users);
         assert_eq!((choice.run.len(), choice.imageless.len()), (1, 1));
