@@ -26,10 +26,12 @@ use crate::{
         JSON_NAME, MARKDOWN_NAME,
         agree::Agreement,
         choose::{Allowed, Choice},
-        images, junit,
+        images,
+        incluster::InClusterError,
+        junit,
         look::LookError,
         run::{Program, RunError},
-        session::{Session, SessionError},
+        session::{Session, SessionError, Suite},
     },
 };
 
@@ -50,10 +52,13 @@ pub struct UpstreamCommand {
     #[arg(
         long,
         value_name = "PATH",
-        required_unless_present = "junit",
-        conflicts_with = "junit"
+        required_unless_present_any = ["junit", "conformance_image"],
+        conflicts_with_all = ["junit", "conformance_image"]
     )]
     e2e_test: Option<PathBuf>,
+    /// In place of --e2e-test: Kubernetes' conformance image, such as registry.k8s.io/conformance:v1.36.2, which runs in the cluster.
+    #[arg(long, value_name = "IMAGE", conflicts_with_all = ["junit", "dry_run", "ginkgo"])]
+    conformance_image: Option<String>,
     /// Results that are there already, as e2e.test wrote them; may be repeated.
     #[arg(long, value_name = "FILE")]
     junit: Vec<PathBuf>,
@@ -98,9 +103,9 @@ pub struct UpstreamCommand {
     /// The command ginkgo, which runs specs in several processes.
     #[arg(long, value_name = "PATH")]
     ginkgo: Option<PathBuf>,
-    /// Processes.
-    #[arg(long, value_name = "N", default_value_t = 4, requires = "ginkgo")]
-    procs: u32,
+    /// Processes, with --ginkgo or --conformance-image; by default 4.
+    #[arg(long, value_name = "N")]
+    procs: Option<u32>,
     /// Only say what would be run, and why the rest would not.
     #[arg(long, conflicts_with = "junit")]
     dry_run: bool,
@@ -108,6 +113,9 @@ pub struct UpstreamCommand {
     #[arg(long, value_name = "DIR", required_unless_present = "dry_run")]
     out: Option<PathBuf>,
 }
+
+/// Processes of the suite, where there may be several.
+const PROCS: u32 = 4;
 
 impl From<RunError> for Failed {
     fn from(error: RunError) -> Self {
@@ -124,6 +132,8 @@ impl From<SessionError> for Failed {
             SessionError::Run(error) => error.into(),
             SessionError::Look(error @ LookError::Kubeconfig { .. }) => Self::usage(error),
             SessionError::Look(error) => Self::infra(error),
+            SessionError::InCluster(error @ InClusterError::NoSpecs { .. }) => Self::usage(error),
+            SessionError::InCluster(error) => Self::infra(error),
         }
     }
 }
@@ -156,91 +166,33 @@ impl UpstreamCommand {
             };
             Choice::of(&names, &allowed, candidate.as_ref(), &table, &catalogue)
         };
-        let (choice, texts) = match self.program() {
+        let (choice, texts) = match self.suite()? {
             None => (Choice::default(), self.texts()?),
-            Some(program) => {
-                let runtime = runtime()?;
-                let names = runtime.block_on(program.specs())?;
-                let listed = runtime.block_on(program.images())?;
+            Some(suite) => {
                 // Of a cluster that is there, the zones are not known yet.
                 let is_new = self.on_kind && !self.kind.is_used_again();
-                let first = choose(
-                    &names,
-                    is_new.then(|| usize::from(self.zones.unwrap_or_default())),
-                );
-                let Some(out) = out.filter(|_| !self.dry_run) else {
-                    print(&chosen(&first));
-                    print(&used(&first, &listed));
-                    return Ok(Exit::Ok);
+                let zones = is_new.then(|| usize::from(self.zones.unwrap_or_default()));
+                if let Suite::Program { specs, images, .. } = &suite {
+                    let first = choose(specs, zones);
+                    if out.is_none() || self.dry_run {
+                        print(&chosen(&first));
+                        print(&used(&first, images));
+                        return Ok(Exit::Ok);
+                    }
+                    if first.run.is_empty() {
+                        print(&chosen(&first));
+                        return Ok(Exit::NothingRan);
+                    }
+                    print(&format!(
+                        "{} specs of the upstream suite, {} left out\n",
+                        first.run.len(),
+                        first.left_out.len()
+                    ));
+                }
+                let Some(out) = out else {
+                    return Err(Failed::usage("--out is needed"));
                 };
-                if first.run.is_empty() {
-                    print(&chosen(&first));
-                    return Ok(Exit::NothingRan);
-                }
-                print(&format!(
-                    "{} specs of the upstream suite, {} left out\n",
-                    first.run.len(),
-                    first.left_out.len()
-                ));
-                if listed.is_empty() {
-                    eprintln!(
-                        "{} does not say which images it uses: whether the nodes have them is not looked at",
-                        program.e2e_test.display()
-                    );
-                }
-                let stop = Arc::new(AtomicBool::new(false));
-                let tell = |line: &str| print(&format!("{}\n", reports::text::one_line(line)));
-                let told = Told::new(
-                    |setup| {
-                        print(&format!(
-                            "cluster  {}\n",
-                            reports::text::one_line(&setup.to_string())
-                        ))
-                    },
-                    |what| tracing::info!("waiting: {what}"),
-                );
-                let name = candidate.as_ref().map(|one| one.manifest.name.as_str());
-                let run_id = run_id(name.unwrap_or("upstream"));
-                let digest = xxhash_rust::xxh3::xxh3_64(run_id.as_bytes());
-                let by_zones = |zones| choose(&names, zones);
-                let session = |program| Session {
-                    program,
-                    images: listed.clone(),
-                    choose: &by_zones,
-                    namespace: format!("harness-images-{:06x}", digest & 0xff_ffff),
-                    out,
-                    stop: &stop,
-                    told: &told,
-                };
-                let ran = runtime.block_on(async {
-                    tokio::spawn(interrupted(stop.clone()));
-                    let Some(candidate) = candidate.as_ref().filter(|_| self.on_kind) else {
-                        return session(program).run(tell).await.map_err(Failed::from);
-                    };
-                    let made = self.kind.made_of(&run_id, out, &self.load, workers);
-                    let real = Real::new(Box::new(made));
-                    let ran = match real.open(candidate, &told).await {
-                        Ok(()) => {
-                            let kubeconfig = real.opening().kubeconfig();
-                            let program = Program {
-                                kubeconfig: kubeconfig.unwrap_or_default(),
-                                ..program
-                            };
-                            session(program).run(tell).await.map_err(Failed::from)
-                        }
-                        Err(error @ ClusterError::Candidate(_)) => Err(Failed {
-                            message: error.to_string(),
-                            exit: Exit::NotConformant,
-                        }),
-                        Err(error) => Err(Failed::infra(error)),
-                    };
-                    real.close(ran.is_err(), &told).await;
-                    ran
-                })?;
-                if stop.load(Ordering::Relaxed) {
-                    eprintln!("interrupted: what is there is kept in {}", out.display());
-                }
-                ran
+                self.run_suite(suite, &choose, candidate.as_ref(), workers, out)?
             }
         };
         let specs = junit::read(texts.iter().map(String::as_str)).map_err(Failed::usage)?;
@@ -285,15 +237,98 @@ impl UpstreamCommand {
         }))
     }
 
-    fn program(&self) -> Option<Program> {
-        Some(Program {
-            e2e_test: self.e2e_test.clone()?,
+    /// Where the suite comes from; none if its results are there already.
+    fn suite(&self) -> Result<Option<Suite>, Failed> {
+        if self.procs.is_some() && self.ginkgo.is_none() && self.conformance_image.is_none() {
+            return Err(Failed::usage(
+                "--procs needs --ginkgo or --conformance-image: e2e.test alone is one process",
+            ));
+        }
+        let procs = self.procs.unwrap_or(PROCS);
+        if let Some(reference) = &self.conformance_image {
+            let reference = reference.clone();
+            return Ok(Some(Suite::Image { reference, procs }));
+        }
+        let Some(e2e_test) = &self.e2e_test else {
+            return Ok(None);
+        };
+        let program = Program {
+            e2e_test: e2e_test.clone(),
             ginkgo: self.ginkgo.clone(),
-            procs: self.procs,
-            kubeconfig: self.kubeconfig.clone().unwrap_or_default(),
-            context: self.context.clone(),
+            procs,
+            kubeconfig: PathBuf::new(),
+            context: None,
             nodes: None,
-        })
+        };
+        let runtime = runtime()?;
+        let specs = runtime.block_on(program.specs())?;
+        let images = runtime.block_on(program.images())?;
+        Ok(Some(Suite::Program {
+            program,
+            specs,
+            images,
+        }))
+    }
+
+    /// Runs the suite on the cluster that the user has, or on one that is made.
+    fn run_suite(
+        &self,
+        suite: Suite,
+        choose: &(dyn Fn(&[String], Option<usize>) -> Choice + Sync),
+        candidate: Option<&Candidate>,
+        workers: Vec<BTreeMap<String, String>>,
+        out: &Path,
+    ) -> Result<(Choice, Vec<String>), Failed> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let tell = |line: &str| print(&format!("{}\n", reports::text::one_line(line)));
+        let told = Told::new(
+            |setup| {
+                print(&format!(
+                    "cluster  {}\n",
+                    reports::text::one_line(&setup.to_string())
+                ))
+            },
+            |what| tracing::info!("waiting: {what}"),
+        );
+        let name = candidate.map(|one| one.manifest.name.as_str());
+        let run_id = run_id(name.unwrap_or("upstream"));
+        let digest = xxhash_rust::xxh3::xxh3_64(run_id.as_bytes());
+        let session = |kubeconfig| Session {
+            suite,
+            kubeconfig,
+            context: self.context.clone(),
+            choose,
+            tag: format!("{:06x}", digest & 0xff_ffff),
+            out,
+            stop: &stop,
+            told: &told,
+        };
+        let ran = runtime()?.block_on(async {
+            tokio::spawn(interrupted(stop.clone()));
+            let Some(candidate) = candidate.filter(|_| self.on_kind) else {
+                let kubeconfig = self.kubeconfig.clone().unwrap_or_default();
+                return session(kubeconfig).run(tell).await.map_err(Failed::from);
+            };
+            let made = self.kind.made_of(&run_id, out, &self.load, workers);
+            let real = Real::new(Box::new(made));
+            let ran = match real.open(candidate, &told).await {
+                Ok(()) => {
+                    let kubeconfig = real.opening().kubeconfig().unwrap_or_default();
+                    session(kubeconfig).run(tell).await.map_err(Failed::from)
+                }
+                Err(error @ ClusterError::Candidate(_)) => Err(Failed {
+                    message: error.to_string(),
+                    exit: Exit::NotConformant,
+                }),
+                Err(error) => Err(Failed::infra(error)),
+            };
+            real.close(ran.is_err(), &told).await;
+            ran
+        })?;
+        if stop.load(Ordering::Relaxed) {
+            eprintln!("interrupted: what is there is kept in {}", out.display());
+        }
+        Ok(ran)
     }
 
     /// The labels of the workers; none if they are as usual.

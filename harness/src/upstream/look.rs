@@ -73,7 +73,7 @@ fn cluster<E: std::error::Error>(what: &'static str) -> impl Fn(E) -> LookError 
 }
 
 /// An error with everything that it comes from: a connection that was refused is told by the last of them.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(error) = next {
@@ -140,6 +140,11 @@ impl Look {
         let config = config.map_err(|error| wrong(&error))?;
         let client = Client::try_from(config).map_err(|error| wrong(&error))?;
         Ok(Self { client, namespace })
+    }
+
+    /// The client that looks.
+    pub fn client(&self) -> Client {
+        self.client.clone()
     }
 
     /// The nodes that specs use: Ready, without taints that keep Pods away, and running Linux.

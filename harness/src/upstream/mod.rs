@@ -16,6 +16,7 @@
 pub mod agree;
 pub mod choose;
 pub mod images;
+pub mod incluster;
 pub mod junit;
 pub mod look;
 pub mod pulling;

@@ -23,6 +23,8 @@ use super::{choose, images};
 
 /// Name of the file with everything that `e2e.test` printed.
 pub const LOG_NAME: &str = "e2e.log";
+/// What the names of JUnit files begin with.
+pub(super) const JUNIT: &str = "junit";
 
 /// The program and how it is called.
 #[derive(Clone, Debug)]
@@ -254,6 +256,27 @@ fn interrupt(child: &Child) {
     }
 }
 
+/// Output that arrives in pieces.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    mark: Option<String>,
+    rest: Vec<u8>,
+}
+
+impl Lines {
+    /// Takes a piece, and tells the specs that ended.
+    pub(super) fn push(&mut self, piece: &[u8], progress: &mut impl FnMut(&str)) {
+        self.rest.extend_from_slice(piece);
+        while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.rest.drain(..=end).collect();
+            let line = String::from_utf8_lossy(&line);
+            if let Some(told) = ended(&mut self.mark, line.trim_end_matches('\n')) {
+                progress(&told);
+            }
+        }
+    }
+}
+
 /// A spec that ended: ginkgo prints a line such as `• [FAILED] [51.2 seconds]`, and the spec's name on the next one.
 fn ended(mark: &mut Option<String>, line: &str) -> Option<String> {
     match mark.take() {
@@ -276,7 +299,7 @@ fn junit_files(dir: &Path) -> Vec<String> {
             .file_name()
             .and_then(|name| name.to_str())
             .unwrap_or_default();
-        name.starts_with("junit") && name.ends_with(".xml")
+        name.starts_with(JUNIT) && name.ends_with(".xml")
     });
     paths.sort();
     let texts = paths.iter().map(std::fs::read_to_string);
@@ -286,6 +309,23 @@ fn junit_files(dir: &Path) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pieces_end_anywhere() {
+        let text = "• [9.250 seconds]\n[sig-network] Services should serve\nS [SKIPPED] [0.1 seconds]\n[sig-network] Services should skip\n";
+        let all = |size: usize| {
+            let (mut lines, mut told) = (Lines::default(), Vec::new());
+            for piece in text.as_bytes().chunks(size) {
+                lines.push(piece, &mut |line: &str| told.push(line.to_owned()));
+            }
+            told
+        };
+        let whole = all(text.len());
+        assert_eq!(whole.len(), 2, "{whole:?}");
+        for size in 1..text.len() {
+            assert_eq!(all(size), whole, "{size}");
+        }
+    }
 
     #[test]
     fn specs_that_end_are_told() {

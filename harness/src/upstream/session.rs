@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,7 +13,8 @@ use std::{
 use super::{
     choose::Choice,
     images::{REMEDY, needed},
-    look::{Look, LookError, zones},
+    incluster::{InCluster, InClusterError},
+    look::{Look, LookError, Node, zones},
     run::{Program, RunError},
 };
 use crate::cluster::real::opening::Told;
@@ -30,18 +31,43 @@ pub enum SessionError {
     /// The program left no results.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// The image left no results.
+    #[error(transparent)]
+    InCluster(#[from] InClusterError),
+}
+
+/// Where the suite comes from.
+pub enum Suite {
+    /// A program on this machine.
+    Program {
+        /// The program. How to reach the cluster is told to it here.
+        program: Program,
+        /// Its specs.
+        specs: Vec<String>,
+        /// The images that it says it uses.
+        images: Vec<String>,
+    },
+    /// Kubernetes' conformance image, in the cluster.
+    Image {
+        /// Its whole name.
+        reference: String,
+        /// Processes.
+        procs: u32,
+    },
 }
 
 /// What is run where.
 pub struct Session<'a> {
-    /// The program, which knows how to reach the cluster.
-    pub program: Program,
-    /// The images that the suite uses, as [`Program::images`] says.
-    pub images: Vec<String>,
-    /// Chooses among the specs, by the number of zones.
-    pub choose: &'a (dyn Fn(Option<usize>) -> Choice + Sync),
-    /// A name for the namespace in which images are looked for; no other run's.
-    pub namespace: String,
+    /// Where the suite comes from.
+    pub suite: Suite,
+    /// How to reach the cluster.
+    pub kubeconfig: PathBuf,
+    /// The context in it, if not the current one.
+    pub context: Option<String>,
+    /// Chooses among specs, by the number of zones.
+    pub choose: &'a (dyn Fn(&[String], Option<usize>) -> Choice + Sync),
+    /// No other run's: what is made in the cluster has it in its name.
+    pub tag: String,
     /// Where results go.
     pub out: &'a Path,
     /// Set when the user has had enough.
@@ -56,55 +82,131 @@ impl Session<'_> {
     /// # Errors
     /// A cluster that does not answer, and a program that leaves no results.
     pub async fn run(
-        mut self,
+        self,
         progress: impl FnMut(&str),
     ) -> Result<(Choice, Vec<String>), SessionError> {
-        let context = self.program.context.as_deref();
-        let look = Look::at(&self.program.kubeconfig, context, self.namespace.clone()).await?;
+        let context = self.context.as_deref();
+        let look = Look::at(
+            &self.kubeconfig,
+            context,
+            format!("harness-images-{}", self.tag),
+        )
+        .await?;
         let nodes = look.nodes().await?;
-        self.program.nodes = Some(nodes.len());
-        let mut choice = (self.choose)(Some(zones(&nodes)));
-        let users: BTreeMap<String, Vec<String>> = needed(&choice.run, &self.images)
+        match &self.suite {
+            Suite::Program {
+                program,
+                specs,
+                images,
+            } => {
+                let choice = self.looked(&look, &nodes, specs, images).await?;
+                if !self.goes_on(&choice) {
+                    return Ok((choice, Vec::new()));
+                }
+                let program = Program {
+                    kubeconfig: self.kubeconfig.clone(),
+                    context: self.context.clone(),
+                    nodes: Some(nodes.len()),
+                    ..program.clone()
+                };
+                let focus = choice.focus();
+                let ran = program.run(&focus, self.out, self.stop, progress);
+                let texts = ran.await?;
+                Ok((choice, texts))
+            }
+            Suite::Image { reference, procs } => {
+                let name = format!("harness-suite-{}", self.tag);
+                let suite = InCluster::new(look.client(), name, reference.clone());
+                let ran = self
+                    .in_cluster(&suite, *procs, &look, &nodes, progress)
+                    .await;
+                if let Err(left) = suite.remove(GONE).await {
+                    self.told.notes(&format!("left behind: {left}"));
+                }
+                ran
+            }
+        }
+    }
+
+    async fn in_cluster(
+        &self,
+        suite: &InCluster,
+        procs: u32,
+        look: &Look,
+        nodes: &[Node],
+        progress: impl FnMut(&str),
+    ) -> Result<(Choice, Vec<String>), SessionError> {
+        let started = suite.start(self.stop);
+        self.told
+            .step("start the suite in the cluster", started)
+            .await?;
+        let specs = suite.specs().await?;
+        let images = suite.images().await?;
+        let choice = self.looked(look, nodes, &specs, &images).await?;
+        self.told.notes(&format!(
+            "{} of the suite, {} left out",
+            counted(choice.run.len(), "spec"),
+            choice.left_out.len()
+        ));
+        if !self.goes_on(&choice) {
+            return Ok((choice, Vec::new()));
+        }
+        let focus = choice.focus();
+        let ran = suite.run(&focus, procs, nodes.len(), self.out, self.stop, progress);
+        let texts = ran.await?;
+        Ok((choice, texts))
+    }
+
+    fn goes_on(&self, choice: &Choice) -> bool {
+        !choice.run.is_empty() && !self.stop.load(Ordering::Relaxed)
+    }
+
+    /// What of the specs can be run on these nodes, which are asked for the images.
+    async fn looked(
+        &self,
+        look: &Look,
+        nodes: &[Node],
+        specs: &[String],
+        images: &[String],
+    ) -> Result<Choice, SessionError> {
+        let mut choice = (self.choose)(specs, Some(zones(nodes)));
+        if images.is_empty() {
+            self.told.notes(
+                "the suite does not say which images it uses: whether the nodes have them is not looked at",
+            );
+        }
+        let users: BTreeMap<String, Vec<String>> = needed(&choice.run, images)
             .into_iter()
             .map(|(image, specs)| (image, specs.into_iter().map(str::to_owned).collect()))
             .collect();
-        if !users.is_empty() {
-            let images: Vec<String> = users.keys().cloned().collect();
-            let what = format!(
-                "look for {} of the suite on {}",
-                counted(images.len(), "image"),
-                counted(nodes.len(), "node")
-            );
-            let found = look.images(&nodes, &images, self.stop, |what| self.told.waits(what));
-            let found = self.told.step(&what, found).await?;
-            for (node, why) in &found.silent {
-                self.told
-                    .notes(&format!("{node} could not be asked for images: {why}"));
-            }
-            choice.without(&found.missing, &users);
-            for missing in &found.missing {
-                let specs = users.get(&missing.image).map_or(0, Vec::len);
-                let specs = counted(specs, "spec");
-                self.told.notes(&format!(
-                    "{}; not run for it: {specs}; {REMEDY}",
-                    missing.reason()
-                ));
-            }
+        if users.is_empty() {
+            return Ok(choice);
         }
-        let ran = if choice.run.is_empty() || self.stop.load(Ordering::Relaxed) {
-            Ok(Vec::new())
-        } else {
-            let focus = choice.focus();
-            self.program
-                .run(&focus, self.out, self.stop, progress)
-                .await
-        };
-        if !users.is_empty()
-            && let Err(left) = look.gone(GONE).await
-        {
+        let images: Vec<String> = users.keys().cloned().collect();
+        let what = format!(
+            "look for {} of the suite on {}",
+            counted(images.len(), "image"),
+            counted(nodes.len(), "node")
+        );
+        let found = look.images(nodes, &images, self.stop, |what| self.told.waits(what));
+        let found = self.told.step(&what, found).await?;
+        for (node, why) in &found.silent {
+            self.told
+                .notes(&format!("{node} could not be asked for images: {why}"));
+        }
+        choice.without(&found.missing, &users);
+        for missing in &found.missing {
+            let specs = users.get(&missing.image).map_or(0, Vec::len);
+            let specs = counted(specs, "spec");
+            self.told.notes(&format!(
+                "{}; not run for it: {specs}; {REMEDY}",
+                missing.reason()
+            ));
+        }
+        if let Err(left) = look.gone(GONE).await {
             self.told.notes(&format!("left behind: {left}"));
         }
-        Ok((choice, ran?))
+        Ok(choice)
     }
 }
 
