@@ -1,6 +1,7 @@
 //! `--provider` and what belongs to it: where the clusters of a run come from.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -86,8 +87,21 @@ impl OnKind {
         logs: &Path,
         archives: &[PathBuf],
     ) -> Made {
+        self.made_of(candidate, run_id, logs, archives, Vec::new())
+    }
+
+    /// The same with other workers than usual, each with labels of its own.
+    pub(super) fn made_of(
+        &self,
+        candidate: &Candidate,
+        run_id: &str,
+        logs: &Path,
+        archives: &[PathBuf],
+        workers: Vec<BTreeMap<String, String>>,
+    ) -> Made {
         let installation = candidate.installation();
         let options = made::Options {
+            workers,
             image: self.image.clone(),
             keep: self.keep,
             reuse: self.reuse.clone(),
@@ -119,6 +133,11 @@ impl OnKind {
         Err(Failed::usage(format!(
             "--reuse {name}: there is no such cluster, but {known}"
         )))
+    }
+
+    /// Whether the cluster is there already.
+    pub(super) fn is_used_again(&self) -> bool {
+        self.reuse.is_some()
     }
 
     /// An option that says nothing without it.

@@ -1,6 +1,7 @@
 //! `harness upstream`: the upstream suite beside ours.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -25,8 +26,12 @@ use crate::{
         JSON_NAME, MARKDOWN_NAME,
         agree::Agreement,
         choose::{Allowed, Choice},
+        images,
+        incluster::InClusterError,
         junit,
+        look::LookError,
         run::{Program, RunError},
+        session::{Session, SessionError, Suite},
     },
 };
 
@@ -36,18 +41,24 @@ use crate::{
 /// names. The specs that scenarios/upstream.yaml maps are compared with the cases of --report: where one suite passes what the
 /// other one fails, one of the two is wrong, and these come first.
 ///
+/// Before specs run, each node is asked for the images that they use. A spec whose image cannot be had is not run, and one that fails for
+/// want of an image did not fail: both are told as infrastructure trouble, with the image.
+///
 /// Exit codes: 0 every spec passed, and the suites agree; 1 a spec failed, or they disagree; 2 usage or bad input;
-/// 4 e2e.test could not be run, or specs have no result; 5 no spec was run.
+/// 4 e2e.test could not be run, or specs have no result or lacked an image; 5 no spec was run.
 #[derive(Debug, Args)]
 pub struct UpstreamCommand {
     /// The program e2e.test of a Kubernetes version.
     #[arg(
         long,
         value_name = "PATH",
-        required_unless_present = "junit",
-        conflicts_with = "junit"
+        required_unless_present_any = ["junit", "conformance_image"],
+        conflicts_with_all = ["junit", "conformance_image"]
     )]
     e2e_test: Option<PathBuf>,
+    /// In place of --e2e-test: Kubernetes' conformance image, such as registry.k8s.io/conformance:v1.36.2, which runs in the cluster.
+    #[arg(long, value_name = "IMAGE", conflicts_with_all = ["junit", "dry_run", "ginkgo"])]
+    conformance_image: Option<String>,
     /// Results that are there already, as e2e.test wrote them; may be repeated.
     #[arg(long, value_name = "FILE")]
     junit: Vec<PathBuf>,
@@ -62,6 +73,12 @@ pub struct UpstreamCommand {
     /// With --kind: image archives to load into the nodes, such as that of agnhost; may be repeated.
     #[arg(long, value_name = "FILE", requires = "on_kind")]
     load: Vec<PathBuf>,
+    /// With --kind: the number of workers; by default 2, or as many as zones.
+    #[arg(long, value_name = "N", requires = "on_kind", conflicts_with = "reuse", value_parser = clap::value_parser!(u8).range(1..=32))]
+    workers: Option<u8>,
+    /// With --kind: zones in which the workers are, in turn. Specs about zones want 3, some of them with two workers in each.
+    #[arg(long, value_name = "N", requires = "on_kind", conflicts_with = "reuse", value_parser = clap::value_parser!(u8).range(1..=32))]
+    zones: Option<u8>,
     /// Only specs whose names hold this text, such as '[sig-network] Services'; may be repeated.
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
@@ -86,9 +103,9 @@ pub struct UpstreamCommand {
     /// The command ginkgo, which runs specs in several processes.
     #[arg(long, value_name = "PATH")]
     ginkgo: Option<PathBuf>,
-    /// Processes.
-    #[arg(long, value_name = "N", default_value_t = 4, requires = "ginkgo")]
-    procs: u32,
+    /// Processes, with --ginkgo or --conformance-image; by default 4.
+    #[arg(long, value_name = "N")]
+    procs: Option<u32>,
     /// Only say what would be run, and why the rest would not.
     #[arg(long, conflicts_with = "junit")]
     dry_run: bool,
@@ -97,11 +114,26 @@ pub struct UpstreamCommand {
     out: Option<PathBuf>,
 }
 
+/// Processes of the suite, where there may be several.
+const PROCS: u32 = 4;
+
 impl From<RunError> for Failed {
     fn from(error: RunError) -> Self {
         match error {
             RunError::Start { .. } | RunError::NoSpecs { .. } => Self::usage(error),
             RunError::Write { .. } | RunError::NoResults { .. } => Self::infra(error),
+        }
+    }
+}
+
+impl From<SessionError> for Failed {
+    fn from(error: SessionError) -> Self {
+        match error {
+            SessionError::Run(error) => error.into(),
+            SessionError::Look(error @ LookError::Kubeconfig { .. }) => Self::usage(error),
+            SessionError::Look(error) => Self::infra(error),
+            SessionError::InCluster(error @ InClusterError::NoSpecs { .. }) => Self::usage(error),
+            SessionError::InCluster(error) => Self::infra(error),
         }
     }
 }
@@ -119,80 +151,48 @@ impl UpstreamCommand {
             return Err(Failed::usage(format!("{flag} needs --kind")));
         }
         self.kind.must_be_there()?;
-        let allowed = Allowed {
-            features: self.feature.iter().cloned().collect(),
-            disruptive: self.disruptive,
-            conformance: self.conformance,
-        };
+        let workers = self.workers()?;
         let out = self.out.as_deref().map(empty).transpose()?;
-        let choose = |names: &[String]| {
+        let choose = |names: &[String], zones: Option<usize>| {
             let of_them = |name: &&String| {
                 self.only.is_empty() || self.only.iter().any(|text| name.contains(text.as_str()))
             };
             let names: Vec<String> = names.iter().filter(of_them).cloned().collect();
+            let allowed = Allowed {
+                features: self.feature.iter().cloned().collect(),
+                disruptive: self.disruptive,
+                conformance: self.conformance,
+                zones,
+            };
             Choice::of(&names, &allowed, candidate.as_ref(), &table, &catalogue)
         };
-        let (choice, texts) = match self.program() {
+        let (choice, texts) = match self.suite()? {
             None => (Choice::default(), self.texts()?),
-            Some(program) => {
-                let runtime = runtime()?;
-                let choice = choose(&runtime.block_on(program.specs())?);
-                let Some(out) = out.filter(|_| !self.dry_run) else {
-                    print(&chosen(&choice));
-                    return Ok(Exit::Ok);
+            Some(suite) => {
+                // Of a cluster that is there, the zones are not known yet.
+                let is_new = self.on_kind && !self.kind.is_used_again();
+                let zones = is_new.then(|| usize::from(self.zones.unwrap_or_default()));
+                if let Suite::Program { specs, images, .. } = &suite {
+                    let first = choose(specs, zones);
+                    if out.is_none() || self.dry_run {
+                        print(&chosen(&first));
+                        print(&used(&first, images));
+                        return Ok(Exit::Ok);
+                    }
+                    if first.run.is_empty() {
+                        print(&chosen(&first));
+                        return Ok(Exit::NothingRan);
+                    }
+                    print(&format!(
+                        "{} specs of the upstream suite, {} left out\n",
+                        first.run.len(),
+                        first.left_out.len()
+                    ));
+                }
+                let Some(out) = out else {
+                    return Err(Failed::usage("--out is needed"));
                 };
-                if choice.run.is_empty() {
-                    print(&chosen(&choice));
-                    return Ok(Exit::NothingRan);
-                }
-                print(&format!(
-                    "{} specs of the upstream suite, {} left out\n",
-                    choice.run.len(),
-                    choice.left_out.len()
-                ));
-                let stop = Arc::new(AtomicBool::new(false));
-                let tell = |line: &str| print(&format!("{}\n", reports::text::one_line(line)));
-                let texts = runtime.block_on(async {
-                    tokio::spawn(interrupted(stop.clone()));
-                    let Some(candidate) = candidate.as_ref().filter(|_| self.on_kind) else {
-                        let ran = program.run(&choice.focus(), out, &stop, tell).await;
-                        return ran.map_err(Failed::from);
-                    };
-                    let run_id = run_id(&candidate.manifest.name);
-                    let made = self.kind.made(candidate, &run_id, out, &self.load);
-                    let real = Real::new(Box::new(made));
-                    let told = Told::new(
-                        |setup| {
-                            print(&format!(
-                                "cluster  {}\n",
-                                reports::text::one_line(&setup.to_string())
-                            ))
-                        },
-                        |what| tracing::info!("waiting: {what}"),
-                    );
-                    let ran = match real.open(candidate, &told).await {
-                        Ok(()) => {
-                            let kubeconfig = real.opening().kubeconfig();
-                            let program = Program {
-                                kubeconfig: kubeconfig.unwrap_or_default(),
-                                ..program
-                            };
-                            let ran = program.run(&choice.focus(), out, &stop, tell).await;
-                            ran.map_err(Failed::from)
-                        }
-                        Err(error @ ClusterError::Candidate(_)) => Err(Failed {
-                            message: error.to_string(),
-                            exit: Exit::NotConformant,
-                        }),
-                        Err(error) => Err(Failed::infra(error)),
-                    };
-                    real.close(ran.is_err(), &told).await;
-                    ran
-                })?;
-                if stop.load(Ordering::Relaxed) {
-                    eprintln!("interrupted: what is there is kept in {}", out.display());
-                }
-                (choice, texts)
+                self.run_suite(suite, &choose, candidate.as_ref(), workers, out)?
             }
         };
         let specs = junit::read(texts.iter().map(String::as_str)).map_err(Failed::usage)?;
@@ -209,7 +209,7 @@ impl UpstreamCommand {
         print(&markdown);
         Ok(if agreement.failed() > 0 || agreement.disagrees() {
             Exit::NotConformant
-        } else if !agreement.missing.is_empty() {
+        } else if !agreement.missing.is_empty() || agreement.infra() > 0 {
             Exit::Infra
         } else if agreement.said() == 0 {
             Exit::NothingRan
@@ -237,14 +237,121 @@ impl UpstreamCommand {
         }))
     }
 
-    fn program(&self) -> Option<Program> {
-        Some(Program {
-            e2e_test: self.e2e_test.clone()?,
+    /// Where the suite comes from; none if its results are there already.
+    fn suite(&self) -> Result<Option<Suite>, Failed> {
+        if self.procs.is_some() && self.ginkgo.is_none() && self.conformance_image.is_none() {
+            return Err(Failed::usage(
+                "--procs needs --ginkgo or --conformance-image: e2e.test alone is one process",
+            ));
+        }
+        let procs = self.procs.unwrap_or(PROCS);
+        if let Some(reference) = &self.conformance_image {
+            let reference = reference.clone();
+            return Ok(Some(Suite::Image { reference, procs }));
+        }
+        let Some(e2e_test) = &self.e2e_test else {
+            return Ok(None);
+        };
+        let program = Program {
+            e2e_test: e2e_test.clone(),
             ginkgo: self.ginkgo.clone(),
-            procs: self.procs,
-            kubeconfig: self.kubeconfig.clone().unwrap_or_default(),
+            procs,
+            kubeconfig: PathBuf::new(),
+            context: None,
+            nodes: None,
+        };
+        let runtime = runtime()?;
+        let specs = runtime.block_on(program.specs())?;
+        let images = runtime.block_on(program.images())?;
+        Ok(Some(Suite::Program {
+            program,
+            specs,
+            images,
+        }))
+    }
+
+    /// Runs the suite on the cluster that the user has, or on one that is made.
+    fn run_suite(
+        &self,
+        suite: Suite,
+        choose: &(dyn Fn(&[String], Option<usize>) -> Choice + Sync),
+        candidate: Option<&Candidate>,
+        workers: Vec<BTreeMap<String, String>>,
+        out: &Path,
+    ) -> Result<(Choice, Vec<String>), Failed> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let tell = |line: &str| print(&format!("{}\n", reports::text::one_line(line)));
+        let told = Told::new(
+            |setup| {
+                print(&format!(
+                    "cluster  {}\n",
+                    reports::text::one_line(&setup.to_string())
+                ))
+            },
+            |what| tracing::info!("waiting: {what}"),
+        );
+        let name = candidate.map(|one| one.manifest.name.as_str());
+        let run_id = run_id(name.unwrap_or("upstream"));
+        let digest = xxhash_rust::xxh3::xxh3_64(run_id.as_bytes());
+        let session = |kubeconfig| Session {
+            suite,
+            kubeconfig,
             context: self.context.clone(),
-        })
+            choose,
+            tag: format!("{:06x}", digest & 0xff_ffff),
+            out,
+            stop: &stop,
+            told: &told,
+        };
+        let ran = runtime()?.block_on(async {
+            tokio::spawn(interrupted(stop.clone()));
+            let Some(candidate) = candidate.filter(|_| self.on_kind) else {
+                let kubeconfig = self.kubeconfig.clone().unwrap_or_default();
+                return session(kubeconfig).run(tell).await.map_err(Failed::from);
+            };
+            let made = self.kind.made_of(candidate, &run_id, out, &self.load, workers);
+            let real = Real::new(Box::new(made));
+            let ran = match real.open(candidate, &told).await {
+                Ok(()) => {
+                    let kubeconfig = real.opening().kubeconfig().unwrap_or_default();
+                    session(kubeconfig).run(tell).await.map_err(Failed::from)
+                }
+                Err(error @ ClusterError::Candidate(_)) => Err(Failed {
+                    message: error.to_string(),
+                    exit: Exit::NotConformant,
+                }),
+                Err(error) => Err(Failed::infra(error)),
+            };
+            real.close(ran.is_err(), &told).await;
+            ran
+        })?;
+        if stop.load(Ordering::Relaxed) {
+            eprintln!("interrupted: what is there is kept in {}", out.display());
+        }
+        Ok(ran)
+    }
+
+    /// The labels of the workers; none if they are as usual.
+    fn workers(&self) -> Result<Vec<BTreeMap<String, String>>, Failed> {
+        if self.workers.is_none() && self.zones.is_none() {
+            return Ok(Vec::new());
+        }
+        let zones = self.zones.unwrap_or_default();
+        let workers = self.workers.unwrap_or(zones.max(2));
+        if workers < zones {
+            return Err(Failed::usage(format!(
+                "--zones {zones} needs as many workers, and --workers says {workers}"
+            )));
+        }
+        let labels = |worker: u8| match zones {
+            0 => BTreeMap::new(),
+            zones => [(
+                "topology.kubernetes.io/zone".to_owned(),
+                format!("zone-{}", worker % zones + 1),
+            )]
+            .into(),
+        };
+        Ok((0..workers).map(labels).collect())
     }
 
     fn texts(&self) -> Result<Vec<String>, Failed> {
@@ -286,6 +393,19 @@ fn chosen(choice: &Choice) -> String {
     text.push_str(&format!("left out ({}):\n", choice.left_out.len()));
     for (name, reason) in &choice.left_out {
         text.push_str(&format!("  {name}: {reason}\n"));
+    }
+    text
+}
+
+/// The images that the chosen specs use, as far as that is known.
+fn used(choice: &Choice, listed: &[String]) -> String {
+    let images = images::needed(&choice.run, listed);
+    if images.is_empty() {
+        return String::new();
+    }
+    let mut text = format!("images ({}):\n", images.len());
+    for (image, specs) in images {
+        text.push_str(&format!("  {image}: {} specs\n", specs.len()));
     }
     text
 }

@@ -1,6 +1,9 @@
 //! What the upstream suite and ours say about the same things, side by side.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 use reports::{
     Report,
@@ -10,6 +13,7 @@ use serde::Serialize;
 
 use super::{
     choose::Choice,
+    images::{Missing, REMEDY},
     junit::{Ended, Spec},
 };
 use crate::coverage::{Standing, Table};
@@ -32,6 +36,8 @@ pub struct Agreement {
     pub relations: BTreeMap<Relation, usize>,
     /// One row per spec that was tried, those that need a look first.
     pub rows: Vec<Row>,
+    /// Images that the nodes do not have and cannot get, as far as that was looked at before.
+    pub images: Vec<Missing>,
     /// Specs that were not run, each with the reason.
     pub left_out: BTreeMap<String, String>,
     /// Specs that were chosen and of which there is no result.
@@ -70,6 +76,8 @@ pub enum Relation {
     BothFail,
     /// The spec fails, and nothing of ours says anything about it.
     FailsAlone,
+    /// The spec says nothing about the proxy: an image that it needs could not be had.
+    Infra,
     /// Both pass.
     BothPass,
     /// The spec passes or skipped itself, and nothing of ours says anything about it; or only ours does.
@@ -88,6 +96,9 @@ impl Relation {
             Self::OnlyOursFails => "Ours fails, upstream passes",
             Self::BothFail => "Both fail",
             Self::FailsAlone => "Upstream fails, and nothing of ours is about it",
+            Self::Infra => {
+                "Infrastructure: an image could not be had, and nothing is said about the proxy"
+            }
             Self::BothPass => "Both pass",
             Self::NotComparable => "Not comparable",
         }
@@ -100,6 +111,7 @@ impl Relation {
             _ => None,
         };
         match (ended, passes) {
+            (Ended::Infra, _) => Self::Infra,
             (Ended::Failed, Some(true)) => Self::OnlyUpstreamFails,
             (Ended::Passed, Some(false)) => Self::OnlyOursFails,
             (Ended::Failed, Some(false)) => Self::BothFail,
@@ -115,6 +127,20 @@ impl Relation {
 impl Agreement {
     /// Puts the results of both suites side by side.
     pub fn of(specs: Vec<Spec>, choice: &Choice, report: Option<&Report>, table: &Table) -> Self {
+        let unrun = choice.imageless.iter().map(|(name, missing)| Spec {
+            name: name.clone(),
+            ended: Ended::Infra,
+            seconds: 0.0,
+            message: Some(
+                missing
+                    .iter()
+                    .map(Missing::reason)
+                    .collect::<Vec<_>>()
+                    .join("; "),
+            ),
+            image: missing.first().map(|missing| missing.image.clone()),
+        });
+        let specs: Vec<Spec> = specs.into_iter().chain(unrun).collect();
         let tried: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
         let missing = choice
             .run
@@ -140,6 +166,7 @@ impl Agreement {
             specs: counts,
             relations,
             rows,
+            images: choice.missing_images(),
             left_out: choice.left_out.clone(),
             missing,
             unknown: choice.unknown.clone(),
@@ -149,6 +176,11 @@ impl Agreement {
     /// Specs that failed.
     pub fn failed(&self) -> usize {
         self.specs.get(&Ended::Failed).copied().unwrap_or(0)
+    }
+
+    /// Specs that say nothing about the proxy, since an image could not be had.
+    pub fn infra(&self) -> usize {
+        self.specs.get(&Ended::Infra).copied().unwrap_or(0)
     }
 
     /// Specs that said anything.
@@ -168,11 +200,15 @@ impl Agreement {
         use reports::markdown::{code, prose};
         let count = |ended| self.specs.get(&ended).copied().unwrap_or(0);
         let mut text = format!(
-            "# Upstream: {} passed, {} failed, {} skipped themselves\n\n",
+            "# Upstream: {} passed, {} failed, {} skipped themselves",
             count(Ended::Passed),
             count(Ended::Failed),
             count(Ended::Skipped)
         );
+        if self.infra() > 0 {
+            let _ = write!(text, ", {} lacked an image", self.infra());
+        }
+        text.push_str("\n\n");
         match &self.run_id {
             Some(run) => {
                 let _ = writeln!(text, "Beside our run {}.", code(run));
@@ -186,11 +222,27 @@ impl Agreement {
                 self.missing.len()
             );
         }
+        if self.infra() > 0 {
+            let images: BTreeSet<&str> = self
+                .rows
+                .iter()
+                .filter_map(|row| row.spec.image.as_deref())
+                .chain(self.images.iter().map(|missing| missing.image.as_str()))
+                .collect();
+            let images: Vec<String> = images.into_iter().map(code).collect();
+            let _ = write!(
+                text,
+                "\n**Images that could not be had**: {}. What to do: {}.\n",
+                images.join(", "),
+                prose(REMEDY)
+            );
+        }
         for relation in [
             Relation::OnlyUpstreamFails,
             Relation::OnlyOursFails,
             Relation::BothFail,
             Relation::FailsAlone,
+            Relation::Infra,
             Relation::BothPass,
             Relation::NotComparable,
         ] {
@@ -284,6 +336,9 @@ mod tests {
             (Ended::Passed, None, Relation::NotComparable),
             (Ended::Skipped, Some(Fail), Relation::NotComparable),
             (Ended::Skipped, None, Relation::NotComparable),
+            (Ended::Infra, None, Relation::Infra),
+            (Ended::Infra, Some(Pass), Relation::Infra),
+            (Ended::Infra, Some(Fail), Relation::Infra),
         ] {
             assert_eq!(Relation::of(ended, ours), relation, "{ended:?} {ours:?}");
         }

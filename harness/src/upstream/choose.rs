@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use super::images::Missing;
 use crate::{candidate::Candidate, coverage::Table, plan::Catalogue, scenario::Feature};
 
 /// What the cluster and its user allow.
@@ -22,6 +23,8 @@ pub struct Allowed {
     pub disruptive: bool,
     /// Every area of Kubernetes' conformance, and not SIG Network alone.
     pub conformance: bool,
+    /// The number of zones that its nodes are in, if that is known.
+    pub zones: Option<usize>,
 }
 
 /// Features of tags that every cluster with a Service proxy has: they say what a spec is about, and not what it needs.
@@ -35,6 +38,8 @@ pub struct Choice {
     pub run: Vec<String>,
     /// Names of the specs that belong here and are left out, each with the reason.
     pub left_out: BTreeMap<String, String>,
+    /// Names of the specs that were chosen and are not run, since they would only wait for images that cannot be had.
+    pub imageless: BTreeMap<String, Vec<Missing>>,
     /// Specs of SIG Network that `scenarios/upstream.yaml` does not know: another version's.
     pub unknown: Vec<String>,
 }
@@ -76,6 +81,7 @@ impl Choice {
             let scenarios = row.map_or(&[][..], |row| &row.scenarios);
             let reason = tags(name)
                 .find_map(|tag| obstacle(tag, allowed))
+                .or_else(|| zoneless(scenarios, allowed.zones?, catalogue))
                 .or_else(|| lacking(name, scenarios, candidate?, catalogue));
             match reason {
                 Some(reason) => {
@@ -85,6 +91,25 @@ impl Choice {
             }
         }
         choice
+    }
+
+    /// Takes out what uses images that cannot be had; `users` are the specs that use each.
+    pub fn without(&mut self, missing: &[Missing], users: &BTreeMap<String, Vec<String>>) {
+        for missing in missing {
+            for name in users.get(&missing.image).into_iter().flatten() {
+                self.run.retain(|run| run != name);
+                let known = self.imageless.entry(name.clone()).or_default();
+                known.push(missing.clone());
+            }
+        }
+    }
+
+    /// The images for want of which specs are not run.
+    pub fn missing_images(&self) -> Vec<Missing> {
+        let mut all: Vec<Missing> = self.imageless.values().flatten().cloned().collect();
+        all.sort_by(|a, b| a.image.cmp(&b.image));
+        all.dedup();
+        all
     }
 
     /// The regular expression that chooses exactly these specs. Ginkgo puts the suite's name in front of a spec's.
@@ -124,6 +149,26 @@ fn obstacle(tag: &str, allowed: &Allowed) -> Option<String> {
             _ => None,
         },
     }
+}
+
+/// Why a spec cannot be run on nodes in so few zones: as many as all of the scenarios need that stand for it. Upstream looks again, and skips what
+/// needs more of them, or several nodes in each.
+fn zoneless(scenarios: &[String], there: usize, catalogue: &Catalogue) -> Option<String> {
+    let zones = catalogue
+        .documents
+        .iter()
+        .filter(|document| scenarios.contains(&document.header.id))
+        .map(|document| {
+            let topology = document.cases.first().map(|key| document.topology(key));
+            let nodes = topology.and_then(Result::ok).map(|topology| topology.nodes);
+            let zones = nodes.into_iter().flatten().filter_map(|node| node.zone);
+            zones.collect::<BTreeSet<String>>().len()
+        });
+    // Nodes of one zone are as good as nodes of none.
+    let needed = zones.min().filter(|needed| *needed > 0)?.max(2);
+    (there < needed).then(|| {
+        format!("it needs nodes in {needed} zones or more, and these are in {there}: with --kind, --zones 3 makes three")
+    })
 }
 
 /// The feature that a spec needs and the candidate declares not to have.
@@ -205,7 +250,7 @@ mod tests {
         let allowed = Allowed {
             features: ["IPv6DualStack".to_owned()].into(),
             disruptive: true,
-            conformance: false,
+            ..Allowed::default()
         };
         assert_eq!(
             choice(&all, &allowed, None).run,
@@ -219,6 +264,62 @@ mod tests {
             choice(&all, &conformance, None).run,
             [BASIC, "[sig-node] Pods should be submitted [Conformance]"]
         );
+    }
+
+    #[test]
+    fn specs_about_zones_need_nodes_in_zones() {
+        let hints = "[sig-network] Topology Hints should distribute endpoints evenly";
+        let zone = "[sig-network] Traffic Distribution should route traffic to an endpoint in the same zone when using PreferClose";
+        let in_zones = |zones| {
+            let allowed = Allowed {
+                zones,
+                ..Allowed::default()
+            };
+            choice(&[BASIC, hints, zone], &allowed, None)
+        };
+        for few in [0, 1] {
+            let left = in_zones(Some(few));
+            assert_eq!(left.run, [BASIC], "{few}");
+            for spec in [hints, zone] {
+                let reason = &left.left_out[spec];
+                assert!(
+                    reason.starts_with("it needs nodes in ")
+                        && reason.contains(&format!("these are in {few}:")),
+                    "{reason}"
+                );
+            }
+        }
+        // Nobody has looked, or there are enough: the spec decides.
+        for zones in [None, Some(3)] {
+            assert_eq!(in_zones(zones).run, [BASIC, hints, zone], "{zones:?}");
+        }
+    }
+
+    #[test]
+    fn a_spec_without_its_image_is_chosen_and_not_run() {
+        let mut choice = choice(&[BASIC, AFFINITY], &Allowed::default(), None);
+        let missing = |image: &str| Missing {
+            image: image.into(),
+            nodes: [("node2".to_owned(), "no such host".to_owned())].into(),
+        };
+        let users: BTreeMap<String, Vec<String>> = [
+            ("a:1".to_owned(), vec![AFFINITY.to_owned()]),
+            ("b:1".to_owned(), vec![BASIC.to_owned()]),
+        ]
+        .into();
+        choice.without(&[missing("a:1")], &users);
+        assert_eq!(choice.run, [BASIC]);
+        assert_eq!(choice.imageless[AFFINITY], [missing("a:1")]);
+        assert_eq!(choice.missing_images(), [missing("a:1")]);
+        assert!(choice.left_out.is_empty());
+        // Of one that lacks two, both are told.
+        let both: BTreeMap<String, Vec<String>> =
+            [("d:1".to_owned(), vec![AFFINITY.to_owned()])].into();
+        choice.without(&[missing("d:1")], &both);
+        assert_eq!(choice.missing_images(), [missing("a:1"), missing("d:1")]);
+        // What nobody uses is not missed.
+        choice.without(&[missing("c:1")], &users);
+        assert_eq!((choice.run.len(), choice.imageless.len()), (1, 1));
     }
 
     #[test]

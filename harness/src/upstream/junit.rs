@@ -8,16 +8,20 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// How a spec ended.
+use super::pulling;
+
+/// How a spec ended. The worst comes last: of several tries that one counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ended {
-    /// It passed.
-    Passed,
-    /// It failed, panicked, timed out or was interrupted.
-    Failed,
     /// It looked at the cluster and did not apply.
     Skipped,
+    /// It passed.
+    Passed,
+    /// It says nothing about the proxy: an image that it needs could not be had.
+    Infra,
+    /// It failed, panicked, timed out or was interrupted.
+    Failed,
 }
 
 /// A spec that was tried.
@@ -33,6 +37,9 @@ pub struct Spec {
     /// What it says about a failure, or why it skipped itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// The image that could not be had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
 }
 
 /// A file that is no JUnit.
@@ -69,6 +76,8 @@ struct Case {
     failure: Option<Told>,
     error: Option<Told>,
     skipped: Option<Told>,
+    #[serde(rename = "system-err")]
+    log: Option<Told>,
 }
 
 #[derive(Deserialize)]
@@ -109,9 +118,7 @@ pub fn read<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Vec<Spec>, J
                     found.insert(spec.name.clone(), spec);
                 }
                 // Whoever skipped it only left it to another process.
-                Some(known) if known.ended == Ended::Skipped || spec.ended == Ended::Failed => {
-                    *known = spec;
-                }
+                Some(known) if spec.ended > known.ended => *known = spec,
                 Some(_) => {}
             }
         }
@@ -122,8 +129,20 @@ pub fn read<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Vec<Spec>, J
 /// The spec of a test case; none if it is no spec, or was filtered out.
 fn spec(case: Case) -> Option<Spec> {
     let name = case.name.strip_prefix("[It] ")?.trim().to_owned();
+    let log = case.log.map(|log| log.text).unwrap_or_default();
+    let mut image = None;
     let (told, ended) = match (case.failure, case.error, case.skipped) {
-        (Some(failure), _, _) | (None, Some(failure), _) => (failure.words(), Ended::Failed),
+        (Some(failure), _, _) | (None, Some(failure), _) => {
+            let words = failure.words();
+            match pulling::lack(words.as_deref().unwrap_or_default(), &log) {
+                None => (words, Ended::Failed),
+                Some(lack) => {
+                    let reason = lack.reason();
+                    image = Some(lack.image);
+                    (Some(reason), Ended::Infra)
+                }
+            }
+        }
         (None, None, Some(skipped)) => {
             // `skipped` alone is a spec that was not chosen; with a reason it looked and found that it does not apply.
             let words = skipped.words().unwrap_or_default();
@@ -141,6 +160,7 @@ fn spec(case: Case) -> Option<Spec> {
         ended,
         seconds: case.time,
         message: told,
+        image,
     })
 }
 
@@ -201,6 +221,44 @@ at service.go:1</failure>
             ]
         );
         assert_eq!(specs[3].seconds, 9.25);
+    }
+
+    #[test]
+    fn a_spec_that_never_had_its_image_did_not_fail() {
+        let event = |what: &str| {
+            format!("event for server: {{kubelet node2}} {what} image &quot;r.example/x:1&quot;")
+        };
+        let file = |log: &str| {
+            format!(
+                r#"<testsuites><testsuite name="s"><testcase name="[It] a" status="failed" time="300"><failure message="" type="failed">[FAILED] no answer</failure><system-err>&gt; Enter [It]
+  At 16:05 - {log}
+</system-err></testcase></testsuite></testsuites>"#
+            )
+        };
+        let missing = file(&event("Failed: Failed to pull"));
+        let there = file(&event("Pulled: Successfully pulled"));
+        let specs = read([missing.as_str()]).unwrap();
+        assert_eq!(
+            (specs[0].ended, specs[0].image.as_deref()),
+            (Ended::Infra, Some("r.example/x:1"))
+        );
+        let message = specs[0].message.as_deref().unwrap();
+        assert!(
+            message.starts_with("the image r.example/x:1 could not be had"),
+            "{message}"
+        );
+        let specs = read([there.as_str()]).unwrap();
+        assert_eq!(
+            (
+                specs[0].ended,
+                specs[0].message.as_deref(),
+                specs[0].image.as_deref()
+            ),
+            (Ended::Failed, Some("[FAILED] no answer"), None)
+        );
+        // A try that failed in earnest is not excused by another one.
+        let both = read([missing.as_str(), there.as_str()]).unwrap();
+        assert_eq!(both[0].ended, Ended::Failed);
     }
 
     #[test]

@@ -2,9 +2,12 @@
 //!
 //! ```text
 //!  e2e.test -list-tests ─► choose (pure) ─► e2e.test -ginkgo.focus ... ─► junit*.xml ─► junit ─┐
-//!  features, reasons ────────┘                                                                ├─► agree (pure) ─► upstream.json, upstream.md
+//!  features, zones, reasons ─┘   ▲                                                            ├─► agree (pure) ─► upstream.json, upstream.md
+//!  e2e.test -list-images ─► images ─► look: what the nodes lack                                 │
 //!  scenarios/upstream.yaml and our report.json ────────────────────────────────────────────────┘
 //! ```
+//!
+//! A spec whose Pods never got their image says nothing about a proxy ([`pulling`]).
 //!
 //! A spec that passes where our scenarios fail, or the reverse, is the interesting row: one of the two suites is wrong.
 //!
@@ -12,8 +15,13 @@
 
 pub mod agree;
 pub mod choose;
+pub mod images;
+pub mod incluster;
 pub mod junit;
+pub mod look;
+pub mod pulling;
 pub mod run;
+pub mod session;
 
 /// Name of the summary for programs in the output directory.
 pub const JSON_NAME: &str = "upstream.json";

@@ -19,10 +19,12 @@ use tokio::{
     process::{Child, Command},
 };
 
-use super::choose;
+use super::{choose, images};
 
 /// Name of the file with everything that `e2e.test` printed.
 pub const LOG_NAME: &str = "e2e.log";
+/// What the names of JUnit files begin with.
+pub(super) const JUNIT: &str = "junit";
 
 /// The program and how it is called.
 #[derive(Clone, Debug)]
@@ -37,6 +39,9 @@ pub struct Program {
     pub kubeconfig: PathBuf,
     /// The context in it, if not the current one.
     pub context: Option<String>,
+    /// The number of nodes that specs use. Of several processes only the first one finds it out by itself, and in the others every spec that
+    /// needs two nodes skips itself.
+    pub nodes: Option<usize>,
 }
 
 /// Why there are no results.
@@ -108,6 +113,21 @@ impl Program {
             });
         }
         Ok(names)
+    }
+
+    /// The images that the suite uses; none if it does not say.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub async fn images(&self) -> Result<Vec<String>, RunError> {
+        let output = Command::new(&self.e2e_test)
+            .arg("-list-images")
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .map_err(|source| self.cannot_start(&self.e2e_test, source))?;
+        Ok(images::listed(&String::from_utf8_lossy(&output.stdout)))
     }
 
     /// Runs the specs that `focus` matches, and returns the texts of the JUnit files. `progress` is shown a line per spec that ended.
@@ -212,6 +232,9 @@ impl Program {
             .arg(format!("-kubeconfig={}", self.kubeconfig.display()))
             .arg(format!("-report-dir={}", out.display()))
             .args(["-provider=skeleton", "-disable-log-dump"]);
+        if let Some(nodes) = self.nodes {
+            command.arg(format!("-num-nodes={nodes}"));
+        }
         if let Some(context) = &self.context {
             command.arg(format!("-kube-context={context}"));
         }
@@ -230,6 +253,27 @@ fn interrupt(child: &Child) {
     if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
         // The group: ginkgo's own processes get it as well.
         let _ = kill(Pid::from_raw(-pid), Signal::SIGINT);
+    }
+}
+
+/// Output that arrives in pieces.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    mark: Option<String>,
+    rest: Vec<u8>,
+}
+
+impl Lines {
+    /// Takes a piece, and tells the specs that ended.
+    pub(super) fn push(&mut self, piece: &[u8], progress: &mut impl FnMut(&str)) {
+        self.rest.extend_from_slice(piece);
+        while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.rest.drain(..=end).collect();
+            let line = String::from_utf8_lossy(&line);
+            if let Some(told) = ended(&mut self.mark, line.trim_end_matches('\n')) {
+                progress(&told);
+            }
+        }
     }
 }
 
@@ -255,7 +299,7 @@ fn junit_files(dir: &Path) -> Vec<String> {
             .file_name()
             .and_then(|name| name.to_str())
             .unwrap_or_default();
-        name.starts_with("junit") && name.ends_with(".xml")
+        name.starts_with(JUNIT) && name.ends_with(".xml")
     });
     paths.sort();
     let texts = paths.iter().map(std::fs::read_to_string);
@@ -265,6 +309,23 @@ fn junit_files(dir: &Path) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pieces_end_anywhere() {
+        let text = "• [9.250 seconds]\n[sig-network] Services should serve\nS [SKIPPED] [0.1 seconds]\n[sig-network] Services should skip\n";
+        let all = |size: usize| {
+            let (mut lines, mut told) = (Lines::default(), Vec::new());
+            for piece in text.as_bytes().chunks(size) {
+                lines.push(piece, &mut |line: &str| told.push(line.to_owned()));
+            }
+            told
+        };
+        let whole = all(text.len());
+        assert_eq!(whole.len(), 2, "{whole:?}");
+        for size in 1..text.len() {
+            assert_eq!(all(size), whole, "{size}");
+        }
+    }
 
     #[test]
     fn specs_that_end_are_told() {

@@ -1,8 +1,21 @@
-//! `harness upstream`: with a program in place of `e2e.test` that lists, runs and reports specs as that does.
+//! `harness upstream`: with a program in place of `e2e.test` that lists, runs and reports specs as that does, and the embedded API server in place of a
+//! cluster, with a kubelet that the tests play.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
 
-use serde_json::Value;
+use apiserver::{ApiServer, Config, Serving};
+use serde_json::{Value, json};
 
 use crate::{
     prepared::Prepared,
@@ -26,9 +39,13 @@ for argument in "$@"; do
         echo "The following spec names can be used with 'ginkgo run --focus/skip':"
         echo "$names" | sed 's|^|    test/e2e/some.go:1: |'
         exit 0 ;;
+    -list-images)
+        cat images 2>/dev/null
+        exit 0 ;;
     -report-dir=*) dir=${{argument#*=}} ;;
     -ginkgo.focus=*) focus=${{argument#*=}} ;;
     -kubeconfig=*) [ -f "${{argument#*=}}" ] || exit 9 ;;
+    -num-nodes=*) [ "${{argument#*=}}" = 2 ] || exit 9 ;;
     esac
 done
 {end}
@@ -55,7 +72,104 @@ echo '{BASIC}'
     let path = root.join("e2e.test");
     fs::write(&path, text).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    write(root, "kubeconfig", "");
+}
+
+/// A cluster of two nodes that run no Pods, but say of each image whether they have it.
+struct Cluster {
+    server: ApiServer,
+    over: Arc<AtomicBool>,
+    kubelet: Option<JoinHandle<()>>,
+    _serving: Serving,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Cluster {
+    /// Its kubeconfig is put into the directory. node2 has no image whose name contains `lacks`.
+    fn new(root: &Path, lacks: &'static str) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let server = ApiServer::new(Config::default()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let serving = {
+            let _inside = runtime.enter();
+            server.serve(listener).unwrap()
+        };
+        write(
+            root,
+            "kubeconfig",
+            &server.kubeconfig("tester", serving.address()),
+        );
+        for node in ["node1", "node2"] {
+            let ready = json!({"conditions": [{"type": "Ready", "status": "True"}]});
+            let mut object = server
+                .create(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}}))
+                .unwrap();
+            object["status"] = ready;
+            server.update_status(object).unwrap();
+        }
+        let over = Arc::new(AtomicBool::new(false));
+        let kubelet = std::thread::spawn({
+            let (server, over) = (server.clone(), over.clone());
+            move || {
+                while !over.load(Ordering::Relaxed) {
+                    kubelet(&server, lacks);
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            }
+        });
+        Self {
+            server,
+            over,
+            kubelet: Some(kubelet),
+            _serving: serving,
+            _runtime: runtime,
+        }
+    }
+
+    fn names(&self, kind: &str) -> Vec<String> {
+        let list = self.server.list("v1", kind, None).unwrap();
+        list.iter()
+            .map(|object| object["metadata"]["name"].as_str().unwrap().to_owned())
+            .collect()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        if let Some(kubelet) = self.kubelet.take() {
+            let _ = kubelet.join();
+        }
+    }
+}
+
+/// What the kubelets write about Pods that they have not seen yet.
+fn kubelet(server: &ApiServer, lacks: &str) {
+    let pods = server.list("v1", "Pod", None).unwrap();
+    for mut pod in pods {
+        if pod["status"]["containerStatuses"].is_array() {
+            continue;
+        }
+        let is_poor = pod["spec"]["nodeName"] == "node2";
+        let containers = pod["spec"]["containers"].as_array().unwrap().clone();
+        let statuses: Vec<Value> = containers
+            .iter()
+            .map(|container| {
+                let image = container["image"].as_str().unwrap();
+                let state = match is_poor && image.contains(lacks) {
+                    true => json!({"waiting": {"reason": "ErrImageNeverPull", "message": "it is not here"}}),
+                    false => json!({"terminated": {"reason": "StartError", "exitCode": 128}}),
+                };
+                json!({"name": container["name"], "image": image, "imageID": "", "ready": false, "restartCount": 0, "state": state})
+            })
+            .collect();
+        pod["status"]["containerStatuses"] = json!(statuses);
+        // It may have been deleted meanwhile.
+        let _ = server.update_status(pod);
+    }
 }
 
 fn upstream(root: &Path, args: &[&str]) -> Finished {
@@ -84,6 +198,7 @@ fn ours(root: &Path, passes: bool) {
 fn both_suites_are_held_beside_each_other() {
     let directory = directory();
     let root = directory.path();
+    let _cluster = Cluster::new(root, "nothing");
     for (fails, passes, code, relation) in [
         ("nothing fails", true, 0, "both-pass"),
         ("serve a basic", true, 1, "only-upstream-fails"),
@@ -129,6 +244,140 @@ fn both_suites_are_held_beside_each_other() {
     }
 }
 
+/// What `e2e.test -list-images` prints, shortened.
+const IMAGES: &str = "registry.example/e2e-test-images/agnhost:2.63.0
+registry.example/e2e-test-images/busybox:1.37.0-1
+registry.example/e2e-test-images/regression-issue-74839:1.5
+invalid.registry.example/invalid/alpine:3.1
+";
+
+#[test]
+fn a_spec_whose_image_cannot_be_had_is_not_run_and_says_nothing() {
+    let directory = directory();
+    let root = directory.path();
+    let unready = "[sig-network] Conntrack should be able to preserve UDP traffic when initial unready endpoints get ready";
+    e2e_test(root, "nothing fails", "");
+    let program = fs::read_to_string(root.join("e2e.test")).unwrap();
+    let program = program.replacen("names='", &format!("names='{unready}\n"), 1);
+    write(root, "e2e.test", &program);
+    write(root, "images", IMAGES);
+
+    let dry = upstream(root, &["--dry-run"]).exits(0);
+    assert!(
+        dry.stdout.contains(
+            "images (2):\n  registry.example/e2e-test-images/agnhost:2.63.0: 3 specs\n  registry.example/e2e-test-images/busybox:1.37.0-1: 1 specs\n"
+        ),
+        "{dry:?}"
+    );
+
+    let one = Cluster::new(root, "busybox");
+    let said = upstream(root, &["--out", "one"]).exits(4);
+    assert!(
+        said.stdout
+            .contains("look for 2 images of the suite on 2 nodes"),
+        "{said:?}"
+    );
+    assert!(
+        said.stdout.contains(
+            "busybox:1.37.0-1 cannot be had on node2: ErrImageNeverPull: it is not here; not run for it: 1 spec; with --kind, --load ARCHIVE"
+        ),
+        "{said:?}"
+    );
+    assert!(
+        said.stdout
+            .contains("# Upstream: 2 passed, 0 failed, 0 skipped themselves, 1 lacked an image"),
+        "{said:?}"
+    );
+    let json = fs::read_to_string(root.join("one/upstream.json")).unwrap();
+    let json: Value = serde_json::from_str(&json).unwrap();
+    let rows = json["rows"].as_array().unwrap();
+    let row = rows.iter().find(|row| row["name"] == unready).unwrap();
+    assert_eq!(
+        (&row["relation"], &row["ended"]),
+        (&json!("infra"), &json!("infra")),
+        "{row:#}"
+    );
+    assert_eq!(
+        json["images"][0]["nodes"]["node2"],
+        "ErrImageNeverPull: it is not here"
+    );
+    let asked = fs::read_to_string(root.join("one/e2e.log")).unwrap();
+    assert!(asked.contains(BASIC), "{asked}");
+    // Nothing of it is left.
+    assert!(
+        one.names("Namespace")
+            .iter()
+            .all(|name| !name.starts_with("harness-")),
+        "{:?}",
+        one.names("Namespace")
+    );
+    assert_eq!(one.names("Pod"), [""; 0]);
+    drop(one);
+
+    // Without the image of all specs nothing is run.
+    let none = Cluster::new(root, "e2e-test-images");
+    let said = upstream(root, &["--out", "none"]).exits(4);
+    assert!(
+        said.stdout
+            .contains("# Upstream: 0 passed, 0 failed, 0 skipped themselves, 3 lacked an image"),
+        "{said:?}"
+    );
+    assert!(!root.join("none/e2e.log").exists());
+    drop(none);
+
+    let all = Cluster::new(root, "nothing");
+    upstream(root, &["--out", "all"]).exits(0);
+    drop(all);
+}
+
+#[test]
+fn a_failure_for_want_of_an_image_is_none_of_the_candidate() {
+    let directory = directory();
+    let root = directory.path();
+    let _cluster = Cluster::new(root, "nothing");
+    e2e_test(root, "serve a basic", "");
+    let program = fs::read_to_string(root.join("e2e.test")).unwrap();
+    let event = r#"event for server: {kubelet node2} Failed: Failed to pull image &quot;r.example/x:1&quot;: no such host"#;
+    let program = program.replace(
+        "</failure></testcase>",
+        &format!("</failure><system-err>{event}</system-err></testcase>"),
+    );
+    write(root, "e2e.test", &program);
+    let said = upstream(root, &["--out", "out"]).exits(4);
+    assert!(
+        said.stdout.contains(
+            "## Infrastructure: an image could not be had, and nothing is said about the proxy (1)"
+        ),
+        "{said:?}"
+    );
+    assert!(
+        said.stdout
+            .contains("**Images that could not be had**: `r.example/x:1`"),
+        "{said:?}"
+    );
+    // The same from the file, long after.
+    let args = ["upstream", "--junit", "out/junit_01.xml", "--out", "again"];
+    run(root, &args).exits(4);
+}
+
+#[test]
+fn a_cluster_is_looked_at_before_specs_run_on_it() {
+    let directory = directory();
+    let root = directory.path();
+    e2e_test(root, "nothing fails", "");
+    upstream(root, &["--out", "no-file"])
+        .exits(2)
+        .says("--kubeconfig kubeconfig");
+    let cluster = Cluster::new(root, "nothing");
+    upstream(root, &["--context", "other", "--out", "no-context"])
+        .exits(2)
+        .says("--kubeconfig kubeconfig");
+    drop(cluster);
+    upstream(root, &["--out", "nobody"])
+        .exits(4)
+        .says("list Nodes");
+}
+
 #[test]
 fn what_is_chosen_is_told_before_anything_is_run() {
     let directory = directory();
@@ -160,6 +409,28 @@ fn what_is_chosen_is_told_before_anything_is_run() {
     )
     .exits(2)
     .says("--kind needs --candidate");
+    let on_kind = [
+        "upstream",
+        "--e2e-test",
+        "./e2e.test",
+        "--kind",
+        "--candidate",
+        "reference",
+        "--out",
+        "kind",
+    ];
+    run(
+        root,
+        &[&on_kind[..], &["--zones", "3", "--workers", "2"]].concat(),
+    )
+    .exits(2)
+    .says("--zones 3 needs as many workers, and --workers says 2");
+    run(
+        root,
+        &[&on_kind[..], &["--zones", "3", "--reuse", "x"]].concat(),
+    )
+    .exits(2)
+    .says("cannot be used with");
     let narrowed = upstream(root, &["--dry-run", "--only", "basic endpoint"]).exits(0);
     assert!(
         narrowed.stdout.starts_with("run (1):"),
@@ -193,6 +464,7 @@ fn what_is_chosen_is_told_before_anything_is_run() {
 fn a_run_without_an_answer_is_none() {
     let directory = directory();
     let root = directory.path();
+    let _cluster = Cluster::new(root, "nothing");
     // It dies before it writes anything.
     e2e_test(root, "nothing", "exit 8");
     upstream(root, &["--out", "dead"])

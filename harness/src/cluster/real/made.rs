@@ -68,10 +68,24 @@ pub struct Options {
     pub logs: PathBuf,
     /// Further image archives to load into the nodes.
     pub archives: Vec<PathBuf>,
+    /// The workers of a cluster that is made, each with labels of its own; two without any if there are none.
+    pub workers: Vec<BTreeMap<String, String>>,
     /// Whether the candidate is something that is installed.
     pub installs: bool,
     /// Whether it asks where the API server is.
     pub asks_for_api: bool,
+}
+
+impl Options {
+    /// Workers if nothing is said about them.
+    const WORKERS: u8 = 2;
+
+    fn number_of_workers(&self) -> u8 {
+        match self.workers.len() {
+            0 => Self::WORKERS,
+            some => u8::try_from(some).unwrap_or(u8::MAX),
+        }
+    }
 }
 
 /// A cluster that is made.
@@ -239,6 +253,8 @@ impl Made {
             service_subnet: Some(SERVICE_SUBNET.join(",")),
             disable_default_cni: installation.disable_default_cni(),
             image: self.options.image.clone(),
+            workers: self.options.number_of_workers(),
+            worker_labels: self.options.workers.clone(),
             feature_gates: installation.feature_gates(),
             kubeadm_config_patches: installation.kubeadm_config_patches(),
             failure_logs: Some(self.options.logs.join("kind-logs")),
@@ -565,7 +581,7 @@ impl Opening for Made {
 
     fn facts(&self) -> Facts {
         Facts {
-            nodes: 3,
+            nodes: 1 + usize::from(self.options.number_of_workers()),
             ipv4: true,
             ipv6: true,
             outside: true,
