@@ -8,6 +8,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use rollout::{Object, ParseError};
 
 use super::{
     CandidateError,
@@ -57,8 +58,32 @@ pub enum Image {
 pub struct Rendered {
     /// Where it comes from, for messages.
     pub source: String,
+    /// How many lines of that are before it; nothing if that is not known.
+    pub above: Option<u64>,
     /// Documents.
     pub text: String,
+}
+
+impl Rendered {
+    /// Its objects, which know the lines that they are written in.
+    ///
+    /// # Errors
+    /// When it is no YAML, or a document is no object with a name.
+    pub fn objects(&self) -> Result<Vec<Object>, ParseError> {
+        let moved = |line: Option<u64>| Some(line? + self.above?);
+        match Object::parse(&self.source, &self.text) {
+            Ok(mut objects) => {
+                for object in &mut objects {
+                    object.line = moved(object.line);
+                }
+                Ok(objects)
+            }
+            Err(error) => Err(ParseError {
+                line: moved(error.line),
+                ..error
+            }),
+        }
+    }
 }
 
 /// What a cluster is, for the variables of manifests.
@@ -185,6 +210,16 @@ impl Part {
             message,
         }
         .into()
+    }
+
+    /// How many lines of the manifest are before a text that is written in it as a block.
+    fn above(&self, inline: &str) -> Option<u64> {
+        let all: Vec<&str> = self.text.lines().map(str::trim).collect();
+        let block: Vec<&str> = inline.lines().map(str::trim).collect();
+        let mut windows = all.windows(block.len().max(1));
+        windows
+            .position(|window| window == block)
+            .map(|at| at as u64)
     }
 
     fn unknown(&self, unknown: &Unknown) -> CandidateError {
@@ -352,7 +387,15 @@ impl Part {
                         _ => unusable(format!("{name}: {error}")),
                     }
                 })?;
-            out.push(Rendered { source: name, text });
+            let above = match &source.origin {
+                Origin::Inline(text) => self.above(text),
+                _ => Some(0),
+            };
+            out.push(Rendered {
+                source: name,
+                above,
+                text,
+            });
         }
         Ok(())
     }
@@ -489,6 +532,13 @@ impl Installation {
     /// Whether nothing is installed: the cluster is taken as it is.
     pub fn is_empty(&self) -> bool {
         self.specs().all(|spec| spec.manifests.is_empty())
+    }
+
+    /// Whether it says which workloads have to be rolled out, be they installed or there already.
+    pub fn has_workloads(&self) -> bool {
+        let is_http = |condition: &Condition| matches!(condition, Condition::Http(_));
+        self.specs()
+            .any(|spec| spec.ready.iter().any(|one| !is_http(one)))
     }
 
     /// kube-proxy's mode in a cluster made for this.

@@ -24,7 +24,7 @@ use super::{
     Instances, Plans, Site,
     fit::Facts,
     install::{self, Installed},
-    opening::{Opening, Told},
+    opening::{Forerunners, Opening, Told},
     site::typed,
 };
 use crate::candidate::{Candidate, ClusterVariables, cluster};
@@ -398,9 +398,14 @@ impl Opening for Existing {
         self.facts.clone()
     }
 
+    fn takes_forerunners(&self, _: &Candidate) -> Result<(), String> {
+        Err("the cluster is somebody's, and may have a proxy".into())
+    }
+
     fn open<'a>(
         &'a self,
         candidate: &'a Candidate,
+        _: &'a dyn Forerunners,
         told: &'a Told,
     ) -> BoxFuture<'a, Result<Arc<Site>, ClusterError>> {
         Box::pin(async move {
