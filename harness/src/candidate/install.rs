@@ -283,6 +283,13 @@ impl Part {
                     }
                     if directory {
                         self.kustomize()?;
+                    } else if !later {
+                        let name = found.display().to_string();
+                        let text = self.text_of(&found)?;
+                        let lookup = |name: &str| example.value(name, Path::new("/scratch"));
+                        let text = substitute(&text, source.variables, &lookup)
+                            .map_err(|error| self.unusable(format!("{name}: {error}")))?;
+                        self.is_yaml(name, Some(0), text)?;
                     }
                 }
                 Origin::Command(command) => {
@@ -291,7 +298,8 @@ impl Part {
                     }
                     self.program(&strict(&command[0])?)?;
                 }
-                Origin::Inline(text) => {
+                Origin::Inline(written) => {
+                    let text = written;
                     let lookup = |name: &str| example.value(name, Path::new("/scratch"));
                     let text = substitute(text, source.variables, &lookup)
                         .map_err(|error| self.unknown(&error))?;
@@ -307,6 +315,8 @@ impl Part {
                             ));
                         }
                     }
+                    let above = self.above(written);
+                    self.is_yaml(self.file.clone(), above, text)?;
                 }
             }
         }
@@ -319,6 +329,41 @@ impl Part {
             ));
         }
         Ok(())
+    }
+
+    fn unusable(&self, message: String) -> CandidateError {
+        CandidateError::Unusable {
+            file: self.file.clone(),
+            message,
+        }
+    }
+
+    fn text_of(&self, path: &Path) -> Result<String, CandidateError> {
+        std::fs::read_to_string(path)
+            .map_err(|error| self.unusable(format!("'{}' cannot be read: {error}", path.display())))
+    }
+
+    /// Whether a text is objects, with some values for its variables.
+    fn is_yaml(
+        &self,
+        source: String,
+        above: Option<u64>,
+        text: String,
+    ) -> Result<(), CandidateError> {
+        let rendered = Rendered {
+            source,
+            above,
+            text,
+        };
+        match rendered.objects() {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Problem {
+                file: error.source_name.as_str().into(),
+                line: error.line.unwrap_or_default(),
+                message: error.message,
+            }
+            .into()),
+        }
     }
 
     fn images(&self) -> Result<Vec<Image>, CandidateError> {
@@ -364,10 +409,7 @@ impl Part {
         variables: &ClusterVariables,
         out: &mut Vec<Rendered>,
     ) -> Result<(), CandidateError> {
-        let unusable = |message: String| CandidateError::Unusable {
-            file: self.file.clone(),
-            message,
-        };
+        let unusable = |message: String| self.unusable(message);
         let scratch = tempfile::tempdir().map_err(|error| {
             unusable(format!("a directory for its files cannot be made: {error}"))
         })?;
@@ -411,11 +453,7 @@ impl Part {
             Origin::Inline(text) => Ok((self.file.clone(), text.clone())),
             Origin::File(path) => {
                 let path = self.directory.join(self.strict(path, variables, scratch)?);
-                let text =
-                    std::fs::read_to_string(&path).map_err(|error| CandidateError::Unusable {
-                        file: self.file.clone(),
-                        message: format!("'{}' cannot be read: {error}", path.display()),
-                    })?;
+                let text = self.text_of(&path)?;
                 Ok((path.display().to_string(), text))
             }
             Origin::Kustomize(path) => {
