@@ -158,7 +158,7 @@ impl Drive {
                     move |finished| drop(setups.send(finished)),
                     |what| tracing::info!("waiting: {what}"),
                 );
-                real.close(failed, &told).await;
+                real.close(failed && result.is_ok(), &told).await;
                 drop(told);
                 while let Some(setup) = closing.recv().await {
                     if let Some(why) = &setup.failed {

@@ -196,7 +196,8 @@ impl Made {
             let opened = self
                 .site(&cluster, client.clone(), &own, gateway.clone(), told)
                 .await?;
-            self.undress(&opened, first, told).await?;
+            let bare = self.undress(&opened, first, &installation, told);
+            bare.await?;
             for known_bad in forerunners.candidates() {
                 self.try_out(&opened, &known_bad, forerunners, &variables, told)
                     .await?;
@@ -348,23 +349,28 @@ impl Made {
         &self,
         site: &Arc<Site>,
         first: Option<Residue>,
+        installation: &crate::candidate::Installation,
         told: &Told,
     ) -> Result<(), ClusterError> {
+        // A kube-proxy that comes with the cluster stays in it, and changes its rules all the time.
+        let is_bare = installation.proxy_mode() == cluster::ProxyMode::None;
         let bare = match (first, &self.options.reuse) {
-            (Some(first), _) => {
+            (Some(first), _) if is_bare => {
                 let cleared = first.clear(site);
                 told.step("look for what former candidates left on the nodes", cleared)
                     .await?;
                 first
             }
-            (None, Some(_)) => return Ok(()),
-            (None, None) => {
+            (_, Some(_)) => return Ok(()),
+            (_, None) => {
                 let now = Residue::look(site).await?;
                 now.remember(site.client()).await?;
                 now
             }
         };
-        self.state(|state| state.bare = Some((site.clone(), bare)));
+        if is_bare {
+            self.state(|state| state.bare = Some((site.clone(), bare)));
+        }
         Ok(())
     }
 

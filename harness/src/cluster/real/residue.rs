@@ -106,7 +106,8 @@ impl Residue {
     pub fn beyond(&self, before: &Self) -> Option<String> {
         let nodes = self.0.iter().filter_map(|(node, names)| {
             let known = before.0.get(node)?;
-            let new: Vec<&str> = names.difference(known).map(String::as_str).collect();
+            let new = names.difference(known).filter(|name| !is_ordinary(name));
+            let new: Vec<&str> = new.map(String::as_str).collect();
             let shown = new.iter().take(SHOWN).copied().collect::<Vec<_>>();
             let more = match new.len().saturating_sub(SHOWN) {
                 0 => String::new(),
@@ -118,16 +119,21 @@ impl Residue {
         (!nodes.is_empty()).then(|| nodes.join("; "))
     }
 
-    /// The tables of each node that were not there before at all. Nobody but who made them has anything in them.
+    /// The tables of each node that were not there before at all, and in which nobody but who made them has anything.
     fn tables_beyond(&self, before: &Self) -> BTreeMap<&str, Vec<String>> {
-        let tables = |names: &BTreeSet<String>| -> BTreeSet<String> {
-            let pairs = names.iter().filter(|name| !name.starts_with(LINK));
-            let pairs = pairs.filter_map(|name| name.rsplit_once(' '));
-            pairs.map(|(table, _)| table.to_owned()).collect()
-        };
+        fn tables<'a>(names: impl Iterator<Item = &'a String>) -> BTreeSet<&'a str> {
+            let names = names.filter(|name| !name.starts_with(LINK));
+            let pairs = names.filter_map(|name| name.rsplit_once(' '));
+            pairs.map(|(table, _)| table).collect()
+        }
         let nodes = self.0.iter().filter_map(|(node, names)| {
-            let known = tables(before.0.get(node)?);
-            let new: Vec<String> = tables(names).difference(&known).cloned().collect();
+            let mut known = tables(before.0.get(node)?.iter());
+            known.extend(tables(names.iter().filter(|name| is_ordinary(name))));
+            let new = tables(names.iter())
+                .difference(&known)
+                .copied()
+                .collect::<Vec<_>>();
+            let new: Vec<String> = new.into_iter().map(str::to_owned).collect();
             (!new.is_empty()).then_some((node.as_str(), new))
         });
         nodes.collect()
@@ -157,6 +163,28 @@ impl Residue {
             ))),
         }
     }
+}
+
+/// Whether a node has it without any proxy: chains of iptables itself, of the kubelet, of the container engine and of kindnet, which may come a
+/// little later than the node is Ready.
+fn is_ordinary(name: &str) -> bool {
+    const CHAINS: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
+    const BEGINNINGS: [&str; 6] = [
+        "KIND-",
+        "KUBE-KUBELET-",
+        "KUBE-IPTABLES-HINT",
+        "KUBE-FIREWALL",
+        "DOCKER",
+        "CNI-",
+    ];
+    if name.starts_with(LINK) {
+        return false;
+    }
+    let (table, own) = name.rsplit_once(' ').unwrap_or(("", name));
+    let (_, table) = table.split_once(' ').unwrap_or(("", table));
+    CHAINS.contains(&own)
+        || BEGINNINGS.iter().any(|one| own.starts_with(one))
+        || table.starts_with("kindnet")
 }
 
 /// How many names of a node are told.
@@ -202,7 +230,7 @@ mod tests {
                 ],
             ),
             ("b", &[]),
-            ("new", &["ip nat PREROUTING"]),
+            ("new", &["ip nat KUBE-SERVICES"]),
         ]);
         // What is gone since is nobody's residue.
         assert_eq!(
@@ -214,6 +242,29 @@ mod tests {
         assert_eq!(tables, [("a", vec!["inet proxy".to_owned()])].into());
         let text = serde_json::to_string(&now).unwrap();
         assert_eq!(serde_json::from_str::<Residue>(&text).unwrap(), now);
+    }
+
+    /// kindnet writes its rules when the node is Ready already: they are nobody's residue, and a table that it shares is not taken from it.
+    #[test]
+    fn what_nodes_have_without_a_proxy_is_no_residue() {
+        let before = residue(&[("a", &[])]);
+        let now = residue(&[(
+            "a",
+            &[
+                "ip nat POSTROUTING",
+                "ip nat KIND-MASQ-AGENT",
+                "inet kindnet-ipmasq postrouting",
+                "ip6 nat OUTPUT",
+            ],
+        )]);
+        assert_eq!(now.beyond(&before), None);
+        assert!(now.tables_beyond(&before).is_empty());
+        let shared = residue(&[("a", &["ip nat KIND-MASQ-AGENT", "ip nat KUBE-SERVICES"])]);
+        assert_eq!(
+            shared.beyond(&before).as_deref(),
+            Some("a has ip nat KUBE-SERVICES")
+        );
+        assert!(shared.tables_beyond(&before).is_empty());
     }
 
     #[test]
