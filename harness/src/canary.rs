@@ -5,6 +5,10 @@
 //! - `null` programs nothing at all,
 //! - `canary` (`ci/candidates/canary.yaml`) is right in everything but that no NodePort answers.
 //!
+//! On a cluster that is made for the run they are tried one after the other before the candidate is installed. Where it is there already, nobody can
+//! take its place. There two others show that the harness would notice: Services are asked for at addresses, or node ports, that no Service has
+//! (`cluster::real::elsewhere`).
+//!
 //! The second one shows more: ClusterIPs work, so it takes a look at each frontend to notice it. It has to fail **by what is wrong with
 //! it**; failures of anything else are a slow machine's, and it is tried again with more patience. What became of them is in the log, and a
 //! run in which one was missed is no basis for conformance (`reports/src/model/canary.rs`).
@@ -19,11 +23,13 @@ use std::{
     time::Instant,
 };
 
+use futures::future::BoxFuture;
 use reports::event::{AttemptFinished, CanaryFinished, CanaryOutcome, EventBody, Verdict};
 use tokio::sync::mpsc;
 
 use crate::{
-    candidate::{Candidate, CandidateError},
+    candidate::{Candidate, CandidateError, Elsewhere, Form},
+    cluster::real::opening::Forerunners,
     plan::{self, Cases, Catalogue, Filter, Missing, Profile, Requirements, filter::Property},
     run::{self, Job, source::List},
     scenario::{Problem, Span},
@@ -39,22 +45,69 @@ struct Kind {
     scenario: &'static str,
     /// The requirement that every failure has to blame; without one, every failure is its own.
     blames: Option<&'static str>,
+    /// Where its Services are asked for, if it is the candidate itself that is made to look bad.
+    elsewhere: Option<Elsewhere>,
 }
 
-const KINDS: [Kind; 2] = [
+const PROXIES: [Kind; 2] = [
     Kind {
         name: "null",
         fault: "it programs nothing",
         scenario: "clusterip-basic",
         blames: None,
+        elsewhere: None,
     },
     Kind {
         name: "canary",
         fault: "no NodePort answers",
         scenario: "nodeport-basic",
         blames: Some("SVC-NP-1"),
+        elsewhere: None,
     },
 ];
+
+const ELSEWHERE: [Kind; 2] = [
+    Kind {
+        name: "elsewhere",
+        fault: "no Service has the ClusterIP that is asked",
+        scenario: "clusterip-basic",
+        blames: None,
+        elsewhere: Some(Elsewhere::ClusterIp),
+    },
+    Kind {
+        name: "elsewhere-nodeport",
+        fault: "no Service has the NodePort that is asked",
+        scenario: "nodeport-basic",
+        blames: Some("SVC-NP-1"),
+        elsewhere: Some(Elsewhere::NodePort),
+    },
+];
+
+/// Which canaries a run has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flock {
+    /// Known-bad proxies, in worlds of their own.
+    InWorlds,
+    /// The same, one after the other on the cluster of the run, before the candidate is there.
+    Before,
+    /// The candidate, asked where it serves nothing, beside the first attempts.
+    Beside,
+}
+
+impl Flock {
+    fn kinds(self) -> &'static [Kind; 2] {
+        match self {
+            Self::InWorlds | Self::Before => &PROXIES,
+            Self::Beside => &ELSEWHERE,
+        }
+    }
+
+    /// Names of its canaries.
+    pub fn names(self) -> Vec<String> {
+        let kinds = self.kinds().iter();
+        kinds.map(|kind| kind.name.to_owned()).collect()
+    }
+}
 
 /// How long the proxy may take for what it does right, attempt by attempt: it never gets the rest done.
 const PATIENCE: [Span; 3] = [
@@ -63,10 +116,8 @@ const PATIENCE: [Span; 3] = [
     Span::millis(30_000),
 ];
 
-/// Names of all canaries.
-pub fn names() -> Vec<String> {
-    KINDS.iter().map(|kind| kind.name.to_owned()).collect()
-}
+/// On a cluster: its controllers take their time, and each attempt takes long to prepare.
+const PATIENCE_ON_CLUSTERS: [Span; 2] = [Span::millis(8_000), Span::millis(30_000)];
 
 /// Why canaries cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -82,17 +133,24 @@ pub enum CanaryError {
 /// Canaries that are ready to meet their cases.
 pub struct Canaries {
     run_id: String,
+    flock: Flock,
     ready: Vec<(&'static Kind, Candidate, Option<Job>)>,
 }
 
 impl Canaries {
     /// Makes those ready that are not made yet, with cases of the embedded catalogue. Which case of its scenario a canary meets follows from the run's seed; `made` are the names of those that
-    /// are in the log already.
+    /// are in the log already. `beside` is the candidate of the run.
     ///
     /// # Errors
     ///
     /// [`CanaryError`] if what is built in is broken.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what a canary needs is what a run has"
+    )]
     pub fn new(
+        flock: Flock,
+        beside: &Candidate,
         run_id: &str,
         seed: u64,
         catalogue: &Catalogue,
@@ -101,12 +159,14 @@ impl Canaries {
         made: &[CanaryFinished],
     ) -> Result<Self, CanaryError> {
         let mut ready = Vec::new();
-        for kind in &KINDS {
+        for kind in flock.kinds() {
             if made.iter().any(|canary| canary.canary == kind.name) {
                 continue;
             }
-            let candidate = Candidate::load(kind.name)?;
-            let planned = plan::select(
+            // Whatever the candidate declares not to have: what is not there need not be supported.
+            let bad = kind.elsewhere.map_or(kind.name, |_| PROXIES[0].name);
+            let mut candidate = Candidate::load_as(bad, beside.form)?;
+            let mut planned = plan::select(
                 catalogue,
                 requirements,
                 &candidate,
@@ -114,6 +174,11 @@ impl Canaries {
                 Profile::All,
                 &Filter::Property(Property::Scenario, kind.scenario.to_owned()),
             );
+            plan::skip_what_cannot(&mut planned, beside.provider.as_ref())?;
+            if kind.elsewhere.is_some() {
+                candidate = beside.clone();
+                candidate.treatment.elsewhere = kind.elsewhere;
+            }
             let able: Vec<_> = planned.iter().filter(|case| case.skip.is_none()).collect();
             let chosen = match able.len() {
                 0 => None,
@@ -125,8 +190,28 @@ impl Canaries {
         }
         Ok(Self {
             run_id: run_id.to_owned(),
+            flock,
             ready,
         })
+    }
+
+    /// Those that have their turns before the candidate, if these are such, and those that fly beside its first attempts.
+    pub fn apart(
+        self,
+        stop: &Arc<AtomicBool>,
+        events: &mpsc::UnboundedSender<EventBody>,
+    ) -> (Option<Before>, Option<Self>) {
+        match self.flock {
+            Flock::Before => {
+                let before = Before {
+                    canaries: self,
+                    stop: stop.clone(),
+                    events: events.clone(),
+                };
+                (Some(before), None)
+            }
+            Flock::InWorlds | Flock::Beside => (None, Some(self)),
+        }
     }
 
     /// Lets each canary meet its case and tells what became of it. After `stop` no more is begun.
@@ -143,6 +228,59 @@ impl Canaries {
     }
 }
 
+/// Canaries that have their turns on a cluster before the candidate is there.
+pub struct Before {
+    canaries: Canaries,
+    stop: Arc<AtomicBool>,
+    events: mpsc::UnboundedSender<EventBody>,
+}
+
+impl Forerunners for Before {
+    fn candidates(&self) -> Vec<Candidate> {
+        let ready = self.canaries.ready.iter();
+        ready.map(|(_, candidate, _)| candidate.clone()).collect()
+    }
+
+    fn fly(&self, candidate: Candidate) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let name = candidate.manifest.name.as_str();
+            let mut ready = self.canaries.ready.iter();
+            let Some((kind, _, job)) = ready.find(|(kind, ..)| kind.name == name) else {
+                return;
+            };
+            let run_id = &self.canaries.run_id;
+            let flown = fly(kind, candidate.clone(), job.clone(), run_id, &self.stop).await;
+            if let Some(finished) = flown {
+                let _ = self.events.send(EventBody::CanaryFinished(finished));
+            }
+        })
+    }
+
+    fn grounded(&self, name: &str, why: &str) {
+        let mut ready = self.canaries.ready.iter();
+        if let Some((kind, _, job)) = ready.find(|(kind, ..)| kind.name == name) {
+            let mut finished = unfinished(kind, job.as_ref(), &self.canaries.run_id);
+            finished.message = why.to_owned();
+            let _ = self.events.send(EventBody::CanaryFinished(finished));
+        }
+    }
+}
+
+/// A canary of which nothing is known yet.
+fn unfinished(kind: &Kind, job: Option<&Job>, run_id: &str) -> CanaryFinished {
+    CanaryFinished {
+        run_id: run_id.to_owned(),
+        canary: kind.name.to_owned(),
+        fault: kind.fault.to_owned(),
+        case: job.map_or(kind.scenario, |job| &job.id).to_owned(),
+        seed: 0,
+        attempts: 0,
+        outcome: CanaryOutcome::Unclear,
+        message: "this machine can run none of its cases".to_owned(),
+        duration_ms: 0.0,
+    }
+}
+
 async fn fly(
     kind: &Kind,
     candidate: Candidate,
@@ -151,27 +289,20 @@ async fn fly(
     stop: &Arc<AtomicBool>,
 ) -> Option<CanaryFinished> {
     let began = Instant::now();
-    let mut finished = CanaryFinished {
-        run_id: run_id.to_owned(),
-        canary: kind.name.to_owned(),
-        fault: kind.fault.to_owned(),
-        case: kind.scenario.to_owned(),
-        seed: 0,
-        attempts: 0,
-        outcome: CanaryOutcome::Unclear,
-        message: "this machine can run none of its cases".to_owned(),
-        duration_ms: 0.0,
-    };
+    let mut finished = unfinished(kind, job.as_ref(), run_id);
     let Some(job) = job else {
         return Some(finished);
     };
-    finished.case.clone_from(&job.id);
-    for patience in PATIENCE {
+    let patiences: &[Span] = match candidate.form {
+        Form::Process => &PATIENCE,
+        Form::Cluster => &PATIENCE_ON_CLUSTERS,
+    };
+    for patience in patiences {
         if stop.load(Ordering::Relaxed) {
             return None;
         }
         let mut impatient = candidate.clone();
-        impatient.patience = impatient.patience.or(Some(patience));
+        impatient.patience = impatient.patience.or(Some(*patience));
         let attempt = attempt(impatient, job.clone(), stop.clone()).await?;
         finished.attempts += 1;
         finished.seed = job.seed;
@@ -234,19 +365,19 @@ mod tests {
     use reports::event::Failure;
 
     use super::*;
-    use crate::run::unfinished;
 
     #[test]
     fn the_scenarios_are_about_what_is_wrong() {
         let requirements = Requirements::embedded().unwrap();
         let catalogue = Catalogue::embedded(&requirements).unwrap();
-        for kind in &KINDS {
+        for kind in PROXIES.iter().chain(&ELSEWHERE) {
             let mut documents = catalogue.documents.iter();
             let document = documents.find(|d| d.header.id == kind.scenario).unwrap();
             let named = &document.header.requirement;
             let names = |id: &str| named.iter().any(|own| own == id);
             assert!(kind.blames.is_none_or(names), "{}", kind.name);
-            assert!(Candidate::is_built_in(kind.name), "{}", kind.name);
+            let built_in = Candidate::is_built_in(kind.name);
+            assert_eq!(built_in, kind.elsewhere.is_none(), "{}", kind.name);
         }
     }
 
@@ -256,13 +387,30 @@ mod tests {
         let catalogue = Catalogue::embedded(&requirements).unwrap();
         let (mut met, missing) = (std::collections::BTreeSet::new(), Missing::new());
         for seed in 0..8 {
-            let canaries = Canaries::new("run-1", seed, &catalogue, &requirements, &missing, &[]);
-            let canaries = canaries.unwrap();
-            assert_eq!(canaries.ready.len(), KINDS.len());
-            for (kind, _, job) in canaries.ready {
-                let job = job.unwrap();
-                assert!(job.id.starts_with(&format!("{}[", kind.scenario)));
-                met.insert(job.id);
+            for flock in [Flock::InWorlds, Flock::Before, Flock::Beside] {
+                let form = match flock {
+                    Flock::InWorlds => Form::Process,
+                    Flock::Before | Flock::Beside => Form::Cluster,
+                };
+                let candidate = Candidate::load_as("reference", form).unwrap();
+                let canaries = Canaries::new(
+                    flock,
+                    &candidate,
+                    "run-1",
+                    seed,
+                    &catalogue,
+                    &requirements,
+                    &missing,
+                    &[],
+                );
+                let canaries = canaries.unwrap();
+                assert_eq!(canaries.ready.len(), 2);
+                for (kind, bad, job) in canaries.ready {
+                    let job = job.unwrap();
+                    assert!(job.id.starts_with(&format!("{}[", kind.scenario)));
+                    assert_eq!(bad.treatment.elsewhere.is_some(), flock == Flock::Beside);
+                    met.insert(job.id);
+                }
             }
         }
         // Two families, two protocols, two scenarios.
@@ -286,10 +434,10 @@ mod tests {
             checks: 3,
             failures: failures.to_vec(),
             infra: (verdict == Verdict::Infra).then(|| "no world".to_owned()),
-            ..unfinished("nodeport-basic[ipv4,TCP]", 1)
+            ..crate::run::unfinished("nodeport-basic[ipv4,TCP]", 1)
         };
         let (own, other) = (blaming(&["EP-1", "SVC-NP-1"]), blaming(&["EP-1"]));
-        let [null, canary] = &KINDS;
+        let [null, canary] = &PROXIES;
         use CanaryOutcome::{Caught, Missed, Unclear};
         for (kind, attempt, outcome) in [
             (

@@ -79,6 +79,19 @@ pub enum DirectoryError {
 }
 
 impl DirectoryError {
+    /// Whether a disk is full.
+    pub fn is_full(&self) -> bool {
+        let mut at: Option<&dyn std::error::Error> = Some(self);
+        while let Some(error) = at {
+            let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+            if let Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) = kind {
+                return true;
+            }
+            at = error.source();
+        }
+        false
+    }
+
     /// Whether somebody named the wrong directory, rather than that something broke.
     pub fn is_usage(&self) -> bool {
         matches!(

@@ -14,7 +14,7 @@ use crate::inotify::Inotify;
 use crate::kind::KindCommand;
 use crate::log::CallLog;
 use crate::off::off;
-use crate::owned::{self, Life};
+use crate::owned::{self, Life, Owned};
 use crate::private::{self, Private};
 use crate::remove::{KIND_LABEL, remove};
 use crate::run::{Cancel, Runner};
@@ -219,6 +219,16 @@ impl Kind {
     pub async fn clusters(&self) -> Result<Vec<String>> {
         let tools = self.tools.clone();
         off(move |cancel| tools.under(cancel).kind.clusters()).await
+    }
+
+    /// Whose cluster of ours this is; nothing if it has no marker.
+    pub async fn owned(&self, name: &str) -> Result<Option<Owned>> {
+        let (tools, name) = (self.tools.clone(), name.to_owned());
+        off(move |cancel| {
+            let owned = owned::owned(&tools.under(cancel).engine)?;
+            Ok(owned.into_iter().find(|cluster| cluster.name == name))
+        })
+        .await
     }
 
     /// Looks whether the machine can have such a cluster, as far as that can be seen without making it: inotify instances, privileged containers.

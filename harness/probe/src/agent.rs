@@ -266,6 +266,7 @@ impl State {
                 processes: blocking(move || processes::signal_pod(&uid, signal)).await?,
             },
             Request::RulesetFlush => done(foreign::flush_ruleset).await?,
+            Request::TablesDelete { tables } => done(move || foreign::delete(&tables)).await?,
             Request::ForeignTable { name, present } => {
                 done(move || foreign::set_table(&name, present)).await?
             }

@@ -345,6 +345,11 @@ impl Agent {
         self.done(Request::RulesetFlush).await
     }
 
+    /// See [`Request::TablesDelete`].
+    pub async fn tables_delete(&self, tables: Vec<String>) -> Result<(), AgentError> {
+        self.done(Request::TablesDelete { tables }).await
+    }
+
     /// See [`Request::ForeignTable`].
     pub async fn foreign_table(&self, name: &str, present: bool) -> Result<(), AgentError> {
         self.done(Request::ForeignTable {
@@ -540,6 +545,7 @@ fn request_name(request: &Request) -> &'static str {
         Request::ConntrackForget { .. } => "remove conntrack entries",
         Request::SignalPod { .. } => "signal a pod",
         Request::RulesetFlush => "flush the ruleset",
+        Request::TablesDelete { .. } => "delete tables",
         Request::ForeignTable { .. } => "change a foreign table",
         Request::SeizeTables => "seize the tables",
         Request::ReleaseTables => "release the tables",

@@ -673,6 +673,11 @@ pub enum Request {
     },
     /// Remove every nftables table, whoever made it, like `nft flush ruleset`.
     RulesetFlush,
+    /// Remove nftables tables, each named with its family, such as `ip nat`. One that is gone already is no mistake. What else is in the kernel stays.
+    TablesDelete {
+        /// Family and name, as in a dump.
+        tables: Vec<String>,
+    },
     /// Make or remove an nftables table of somebody else: a set, a map and a filter chain on `forward` with policy accept. Harms no traffic.
     ForeignTable {
         /// Name of the table (family `inet`).

@@ -121,7 +121,7 @@ impl Rollout {
         let Some(kind) = self.served(id, until).await? else {
             return Err(Error::UnknownKind {
                 object: id.clone(),
-                source_name: object.source.clone(),
+                source_name: object.place(),
             });
         };
         let existing = self.get(&kind, id, until).await?;
@@ -138,11 +138,13 @@ impl Rollout {
             Ok(_) => Ok(()),
             Err(error) => match &error {
                 kube::Error::Api(status)
-                    if (400..500).contains(&status.code) && !is_transient(&error) =>
+                    if (400..500).contains(&status.code)
+                        && !is_transient(&error)
+                        && !forbids_the_user(status) =>
                 {
                     Err(Error::Rejected {
                         object: id.clone(),
-                        source_name: object.source.clone(),
+                        source_name: object.place(),
                         message: said(&error),
                     })
                 }
@@ -272,4 +274,8 @@ pub(crate) fn is_ours(object: &DynamicObject) -> bool {
         .and_then(|labels| labels.get(LABEL))
         .is_some_and(|manager| manager == MANAGER)
         && annotations.is_some_and(|annotations| annotations.contains_key(RUN))
+}
+/// Whether it is the user who may not do it, whatever the object says. Admission refuses with the same code what is wrong with the object.
+fn forbids_the_user(status: &kube::core::Status) -> bool {
+    status.code == 401 || (status.code == 403 && status.message.contains("is forbidden: User "))
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde_json::{Map, Value};
+use serde_saphyr::Spanned;
 
 use crate::error::ParseError;
 
@@ -44,6 +45,8 @@ pub struct Object {
     pub id: ObjectId,
     /// Where it comes from, for messages.
     pub source: String,
+    /// 1-based line of the text at which its document begins, if it was a text.
+    pub line: Option<u64>,
     /// All of it.
     pub value: Value,
 }
@@ -59,17 +62,28 @@ impl Object {
             budget: None,
             legacy_octal_numbers: true,
         };
-        let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(text, options)
-            .map_err(|error| ParseError {
-                source_name: source.into(),
-                line: error.location().map(|location| location.line()),
-                message: error.to_string(),
+        let documents: Vec<Spanned<Value>> =
+            serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
+                ParseError {
+                    source_name: source.into(),
+                    line: error.location().map(|location| location.line()),
+                    message: error.to_string(),
+                }
             })?;
         let mut objects = Vec::new();
         for document in documents {
-            flatten(source, document, &mut objects)?;
+            let line = document.defined.line();
+            flatten(source, Some(line), document.value, &mut objects)?;
         }
         Ok(objects)
+    }
+
+    /// Where it comes from, with the line if it is known.
+    pub fn place(&self) -> String {
+        match self.line {
+            Some(line) => format!("{}:{line}", self.source),
+            None => self.source.clone(),
+        }
     }
 
     /// Takes an object from its JSON.
@@ -105,12 +119,18 @@ impl Object {
                 name,
             },
             source: source.into(),
+            line: None,
             value,
         })
     }
 }
 
-fn flatten(source: &str, document: Value, objects: &mut Vec<Object>) -> Result<(), ParseError> {
+fn flatten(
+    source: &str,
+    line: Option<u64>,
+    document: Value,
+    objects: &mut Vec<Object>,
+) -> Result<(), ParseError> {
     let kind = document["kind"].as_str().unwrap_or_default();
     if kind.ends_with("List")
         && document["items"].is_array()
@@ -121,11 +141,13 @@ fn flatten(source: &str, document: Value, objects: &mut Vec<Object>) -> Result<(
             unreachable!("it was looked at");
         };
         for item in items {
-            flatten(source, item, objects)?;
+            flatten(source, line, item, objects)?;
         }
         return Ok(());
     }
-    objects.push(Object::from_value(source, document)?);
+    let object = Object::from_value(source, document);
+    let object = object.map_err(|error| ParseError { line, ..error })?;
+    objects.push(Object { line, ..object });
     Ok(())
 }
 
@@ -148,6 +170,8 @@ mod tests {
         let objects = Object::parse("f.yaml", text).expect("objects");
         let ids: Vec<String> = objects.iter().map(|object| object.id.to_string()).collect();
         assert_eq!(ids, ["ConfigMap x/a", "Namespace b", "DaemonSet c"]);
+        let places: Vec<String> = objects.iter().map(Object::place).collect();
+        assert_eq!(places, ["f.yaml:4", "f.yaml:4", "f.yaml:10"]);
         let spec = &objects[2].value["spec"];
         assert_eq!(
             *spec,

@@ -102,6 +102,7 @@ impl Rollout {
             taken.push(Object {
                 id: id.clone(),
                 source: "the cluster".into(),
+                line: None,
                 value,
             });
             dying.push(self.delete(id, kind, &existing, until).await?);

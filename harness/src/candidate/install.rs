@@ -8,6 +8,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use rollout::{Object, ParseError};
 
 use super::{
     CandidateError,
@@ -57,8 +58,32 @@ pub enum Image {
 pub struct Rendered {
     /// Where it comes from, for messages.
     pub source: String,
+    /// How many lines of that are before it; nothing if that is not known.
+    pub above: Option<u64>,
     /// Documents.
     pub text: String,
+}
+
+impl Rendered {
+    /// Its objects, which know the lines that they are written in.
+    ///
+    /// # Errors
+    /// When it is no YAML, or a document is no object with a name.
+    pub fn objects(&self) -> Result<Vec<Object>, ParseError> {
+        let moved = |line: Option<u64>| Some(line? + self.above?);
+        match Object::parse(&self.source, &self.text) {
+            Ok(mut objects) => {
+                for object in &mut objects {
+                    object.line = moved(object.line);
+                }
+                Ok(objects)
+            }
+            Err(error) => Err(ParseError {
+                line: moved(error.line),
+                ..error
+            }),
+        }
+    }
 }
 
 /// What a cluster is, for the variables of manifests.
@@ -187,6 +212,16 @@ impl Part {
         .into()
     }
 
+    /// How many lines of the manifest are before a text that is written in it as a block.
+    fn above(&self, inline: &str) -> Option<u64> {
+        let all: Vec<&str> = self.text.lines().map(str::trim).collect();
+        let block: Vec<&str> = inline.lines().map(str::trim).collect();
+        let mut windows = all.windows(block.len().max(1));
+        windows
+            .position(|window| window == block)
+            .map(|at| at as u64)
+    }
+
     fn unknown(&self, unknown: &Unknown) -> CandidateError {
         self.problem(&unknown.written, unknown.to_string())
     }
@@ -248,6 +283,13 @@ impl Part {
                     }
                     if directory {
                         self.kustomize()?;
+                    } else if !later {
+                        let name = found.display().to_string();
+                        let text = self.text_of(&found)?;
+                        let lookup = |name: &str| example.value(name, Path::new("/scratch"));
+                        let text = substitute(&text, source.variables, &lookup)
+                            .map_err(|error| self.unusable(format!("{name}: {error}")))?;
+                        self.is_yaml(name, Some(0), text)?;
                     }
                 }
                 Origin::Command(command) => {
@@ -256,7 +298,8 @@ impl Part {
                     }
                     self.program(&strict(&command[0])?)?;
                 }
-                Origin::Inline(text) => {
+                Origin::Inline(written) => {
+                    let text = written;
                     let lookup = |name: &str| example.value(name, Path::new("/scratch"));
                     let text = substitute(text, source.variables, &lookup)
                         .map_err(|error| self.unknown(&error))?;
@@ -272,6 +315,8 @@ impl Part {
                             ));
                         }
                     }
+                    let above = self.above(written);
+                    self.is_yaml(self.file.clone(), above, text)?;
                 }
             }
         }
@@ -284,6 +329,41 @@ impl Part {
             ));
         }
         Ok(())
+    }
+
+    fn unusable(&self, message: String) -> CandidateError {
+        CandidateError::Unusable {
+            file: self.file.clone(),
+            message,
+        }
+    }
+
+    fn text_of(&self, path: &Path) -> Result<String, CandidateError> {
+        std::fs::read_to_string(path)
+            .map_err(|error| self.unusable(format!("'{}' cannot be read: {error}", path.display())))
+    }
+
+    /// Whether a text is objects, with some values for its variables.
+    fn is_yaml(
+        &self,
+        source: String,
+        above: Option<u64>,
+        text: String,
+    ) -> Result<(), CandidateError> {
+        let rendered = Rendered {
+            source,
+            above,
+            text,
+        };
+        match rendered.objects() {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Problem {
+                file: error.source_name.as_str().into(),
+                line: error.line.unwrap_or_default(),
+                message: error.message,
+            }
+            .into()),
+        }
     }
 
     fn images(&self) -> Result<Vec<Image>, CandidateError> {
@@ -329,10 +409,7 @@ impl Part {
         variables: &ClusterVariables,
         out: &mut Vec<Rendered>,
     ) -> Result<(), CandidateError> {
-        let unusable = |message: String| CandidateError::Unusable {
-            file: self.file.clone(),
-            message,
-        };
+        let unusable = |message: String| self.unusable(message);
         let scratch = tempfile::tempdir().map_err(|error| {
             unusable(format!("a directory for its files cannot be made: {error}"))
         })?;
@@ -352,7 +429,15 @@ impl Part {
                         _ => unusable(format!("{name}: {error}")),
                     }
                 })?;
-            out.push(Rendered { source: name, text });
+            let above = match &source.origin {
+                Origin::Inline(text) => self.above(text),
+                _ => Some(0),
+            };
+            out.push(Rendered {
+                source: name,
+                above,
+                text,
+            });
         }
         Ok(())
     }
@@ -368,11 +453,7 @@ impl Part {
             Origin::Inline(text) => Ok((self.file.clone(), text.clone())),
             Origin::File(path) => {
                 let path = self.directory.join(self.strict(path, variables, scratch)?);
-                let text =
-                    std::fs::read_to_string(&path).map_err(|error| CandidateError::Unusable {
-                        file: self.file.clone(),
-                        message: format!("'{}' cannot be read: {error}", path.display()),
-                    })?;
+                let text = self.text_of(&path)?;
                 Ok((path.display().to_string(), text))
             }
             Origin::Kustomize(path) => {
@@ -489,6 +570,13 @@ impl Installation {
     /// Whether nothing is installed: the cluster is taken as it is.
     pub fn is_empty(&self) -> bool {
         self.specs().all(|spec| spec.manifests.is_empty())
+    }
+
+    /// Whether it says which workloads have to be rolled out, be they installed or there already.
+    pub fn has_workloads(&self) -> bool {
+        let is_http = |condition: &Condition| matches!(condition, Condition::Http(_));
+        self.specs()
+            .any(|spec| spec.ready.iter().any(|one| !is_http(one)))
     }
 
     /// kube-proxy's mode in a cluster made for this.

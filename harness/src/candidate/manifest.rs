@@ -173,6 +173,17 @@ pub struct Treatment {
     pub stretch: u32,
     /// Without any proxy: endpoints are probed at their own addresses.
     pub direct: bool,
+    /// On a cluster, Services are asked for where they are not, so that whatever proxy there is does not answer for them.
+    pub elsewhere: Option<Elsewhere>,
+}
+
+/// Where Services are asked for that are somewhere else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Elsewhere {
+    /// At ClusterIPs that no Service has.
+    ClusterIp,
+    /// At node ports that no Service has.
+    NodePort,
 }
 
 impl Default for Treatment {
@@ -180,6 +191,7 @@ impl Default for Treatment {
         Self {
             stretch: 1,
             direct: false,
+            elsewhere: None,
         }
     }
 }
@@ -488,6 +500,11 @@ impl Candidate {
             }
             _ => None,
         }
+    }
+
+    /// How long its installation on a cluster may take.
+    pub fn installation_deadline(&self) -> std::time::Duration {
+        self.installation().deadline() * self.treatment.stretch
     }
 
     /// What is installed on a cluster.

@@ -9,7 +9,7 @@ mod substitute;
 pub use form::Form;
 pub use install::{ClusterVariables, Image, Installation, Rendered};
 pub use manifest::{
-    Binary, Candidate, CandidateError, HttpReady, Manifest, ProcessSpec, Ready, Source, Treatment,
-    Variables, find_on_path,
+    Binary, Candidate, CandidateError, Elsewhere, HttpReady, Manifest, ProcessSpec, Ready, Source,
+    Treatment, Variables, find_on_path,
 };
 pub use substitute::Unknown;

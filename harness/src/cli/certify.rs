@@ -231,7 +231,7 @@ pub(super) fn certify(asked: &Asked, color: bool) -> Result<(Exit, Report), Fail
             endless: options.mode == Mode::Stress && options.runs == 0 && options.for_ms.is_none(),
             brief: false,
             canaries: session.canaries,
-            real: session.real,
+            real: session.real.clone(),
             look_into: asked
                 .classify
                 .experiments(&session.cases, &session.candidate)?,
@@ -247,6 +247,9 @@ pub(super) fn certify(asked: &Asked, color: bool) -> Result<(Exit, Report), Fail
     files.extend(super::render::tap(asked.tap, &out, &report)?);
     progress.summary(&report, &files, flake_budget);
     super::print(&again(&out, &report));
+    if let Some(mistake) = session.real.as_ref().and_then(|real| real.mistake()) {
+        return Err(Failed::usage(mistake));
+    }
     Ok((Exit::of(&report, flake_budget), report))
 }
 

@@ -19,7 +19,7 @@ use super::{Failed, classify::Experiments, interrupt::interrupted, runtime};
 use crate::{
     canary::Canaries,
     candidate::Candidate,
-    cluster::real::opening::{Real, Told},
+    cluster::real::opening::{Forerunners, Real, Told},
     run::{self, Evidence, Source},
 };
 
@@ -73,10 +73,13 @@ impl Drive {
                 move |finished| drop(setup.send(EventBody::SetupFinished(finished))),
                 |what| tracing::info!("waiting: {what}"),
             );
-            if let Some(canaries) = self.canaries {
+            let canaries = self.canaries;
+            let canaries = canaries.map(|canaries| canaries.apart(&stop, &events));
+            let (before, mut beside) = canaries.unwrap_or_default();
+            let real = self.real;
+            if let (Some(canaries), None) = (beside.take_if(|_| real.is_none()), &real) {
                 tokio::spawn(canaries.fly(stop.clone(), events.clone()));
             }
-            let real = self.real;
             let opened = Arc::new(OnceLock::new());
             let plan = {
                 let (real, opened, stop) = (real.clone(), opened.clone(), stop.clone());
@@ -85,11 +88,27 @@ impl Drive {
                 async move {
                     if let Some(real) = real {
                         // Whatever comes of it, the attempts say so.
-                        tokio::select! {
-                            _ = real.open(&candidate, &told) => {}
-                            () = asked_to(&stop) => {}
+                        let none = ();
+                        let forerunners: &dyn Forerunners = match &before {
+                            Some(before) => before,
+                            None => &none,
+                        };
+                        if let Some(why) = beside
+                            .as_ref()
+                            .and_then(|_| real.opening().takes_forerunners(&candidate).err())
+                        {
+                            told.notes(&format!("no known-bad proxy can take the candidate's place, since {why}: Services are asked for where there are none"));
                         }
+                        let opening = real.open_after(forerunners, &candidate, &told);
+                        let ready = tokio::select! {
+                            opened = opening => opened.is_ok(),
+                            () = asked_to(&stop) => false,
+                        };
                         let _ = opened.set(Instant::now());
+                        // On a cluster that is not there they would say what the attempts say.
+                        if let Some(canaries) = beside.filter(|_| ready) {
+                            tokio::spawn(canaries.fly(stop.clone(), events.clone()));
+                        }
                     }
                     let jobs = jobs as usize;
                     run::run_plan(source, candidate, jobs, evidence, fail_fast, stop, events).await
@@ -139,7 +158,7 @@ impl Drive {
                     move |finished| drop(setups.send(finished)),
                     |what| tracing::info!("waiting: {what}"),
                 );
-                real.close(failed, &told).await;
+                real.close(failed && result.is_ok(), &told).await;
                 drop(told);
                 while let Some(setup) = closing.recv().await {
                     if let Some(why) = &setup.failed {

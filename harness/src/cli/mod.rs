@@ -238,6 +238,10 @@ impl From<reports::directory::DirectoryError> for Failed {
     fn from(error: reports::directory::DirectoryError) -> Self {
         if error.is_usage() {
             Self::usage(error)
+        } else if error.is_full() {
+            Self::infra(format!(
+                "the disk of --out is full: {error}; make room: 'harness render' makes reports of what was recorded"
+            ))
         } else {
             Self::infra(format!("{error}; what was written is kept"))
         }

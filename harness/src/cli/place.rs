@@ -118,11 +118,17 @@ impl OnKind {
         let Some(name) = &self.reuse else {
             return Ok(());
         };
-        let clusters = runtime()?.block_on(async {
+        let found = runtime()?.block_on(async {
             let kind = kindlab::Kind::find(kindlab::Options::default()).await?;
-            kind.clusters().await
+            Ok((kind.clusters().await?, kind.owned(name).await?))
         });
-        let clusters = clusters.map_err(Failed::infra)?;
+        let (clusters, owned) = found.map_err(|error: kindlab::KindError| Failed::infra(error))?;
+        if let Some(owned) = owned.filter(|owned| owned.life == kindlab::Life::Alive) {
+            return Err(Failed::usage(format!(
+                "--reuse {name}: {} uses it, and two candidates cannot be told apart in one cluster",
+                owned.harness
+            )));
+        }
         if clusters.contains(name) {
             return Ok(());
         }
@@ -153,11 +159,6 @@ impl Place {
             From::Netns => Form::Process,
             From::Kind | From::Kubeconfig => Form::Cluster,
         }
-    }
-
-    /// Whether clusters are worlds of namespaces.
-    pub(super) fn is_netns(&self) -> bool {
-        self.provider == From::Netns
     }
 
     /// Whether the candidate of this name can be meant here.

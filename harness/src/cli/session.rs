@@ -30,7 +30,7 @@ use super::{
     waivers,
 };
 use crate::{
-    canary::{self, Canaries, CanaryError},
+    canary::{Canaries, CanaryError, Flock},
     candidate::Candidate,
     cluster::real::opening::Real,
     plan::{self, Cases, Catalogue, Filter, Planned, Profile, Requirements},
@@ -158,7 +158,14 @@ impl Asked {
             jobs: self.jobs,
             seed: self.seed,
         };
-        let options = self.options(attempts.jobs(), attempts.seed());
+        let flock = match &real {
+            None => Flock::InWorlds,
+            Some(real) => match real.opening().takes_forerunners(&candidate) {
+                Ok(()) => Flock::Before,
+                Err(_) => Flock::Beside,
+            },
+        };
+        let options = self.options(attempts.jobs(), attempts.seed(), flock);
         let profile = self.profile.unwrap_or_default();
         let filter = filter(options.filter.as_deref())?;
         let missing = machine::missing();
@@ -178,6 +185,8 @@ impl Asked {
         };
         let canaries = options.canaries.first().map(|_| {
             Canaries::new(
+                flock,
+                &candidate,
                 &run_id,
                 options.seed,
                 &catalogue,
@@ -313,6 +322,8 @@ impl Asked {
             let made = writing.so_far().canaries();
             let missing = machine::missing();
             Canaries::new(
+                Flock::InWorlds,
+                &candidate,
                 &run.run_id,
                 run.options.seed,
                 &catalogue,
@@ -404,7 +415,7 @@ impl Asked {
         })
     }
 
-    fn options(&self, jobs: u32, seed: u64) -> Options {
+    fn options(&self, jobs: u32, seed: u64, flock: Flock) -> Options {
         let mode = self.mode.unwrap_or_default();
         let without_limit = mode != Mode::Certify;
         Options {
@@ -423,9 +434,8 @@ impl Asked {
             until_confidence: self.until_confidence,
             for_ms: self.for_ms,
             shard: self.shard,
-            // They fly in worlds of namespaces, and say nothing about another cluster.
-            canaries: if self.canaries && self.place.is_netns() {
-                canary::names()
+            canaries: if self.canaries {
+                flock.names()
             } else {
                 Vec::new()
             },

@@ -52,6 +52,9 @@ pub enum ClusterError {
     /// The candidate.
     #[error("{0}")]
     Candidate(String),
+    /// Whoever wrote the candidate's manifest or chose the cluster: found out when it was too late to say so at once.
+    #[error("{0}")]
+    Usage(String),
 }
 
 /// What went wrong, and not by the candidate.

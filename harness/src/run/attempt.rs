@@ -108,7 +108,7 @@ impl From<AgentError> for Stop {
 impl From<ClusterError> for Stop {
     fn from(error: ClusterError) -> Self {
         match error {
-            ClusterError::Infra(text) => Self::Infra(text),
+            ClusterError::Infra(text) | ClusterError::Usage(text) => Self::Infra(text),
             ClusterError::Candidate(text) => {
                 Self::candidate("candidate-not-ready", "a running candidate", text)
             }

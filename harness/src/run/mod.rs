@@ -11,7 +11,7 @@ mod levels;
 mod mixture;
 mod neighbour;
 pub mod pause;
-mod remains;
+pub(crate) mod remains;
 pub mod repro;
 mod round;
 mod scheduler;

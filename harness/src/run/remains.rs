@@ -116,19 +116,9 @@ pub fn remains(ruleset: &str, gone: &Gone) -> Option<Vec<String>> {
     }
     let mut found = Vec::new();
     for (table, parts) in tables(ruleset) {
-        let mut met: BTreeSet<&str> = BTreeSet::new();
-        let mut next: Vec<&str> = parts
-            .iter()
-            .filter(|(_, part)| part.is_base())
-            .map(|(name, _)| *name)
-            .collect();
-        while let Some(name) = next.pop() {
-            let Some(part) = parts.get(name).filter(|_| met.insert(name)) else {
-                continue;
-            };
+        for (name, part) in met(&parts) {
             let expires = part.expires();
             for text in &part.lines {
-                next.extend(references(text));
                 let line = Line {
                     text,
                     element: !part.is_chain(),
@@ -140,6 +130,36 @@ pub fn remains(ruleset: &str, gone: &Gone) -> Option<Vec<String>> {
         }
     }
     Some(found)
+}
+
+/// The chains, sets and maps of a dumped ruleset that packets can meet and that hold something, each by the family and the name of its table and its
+/// own name: `ip nat KUBE-SERVICES`. `None` when the dump is torn.
+pub fn parts(ruleset: &str) -> Option<BTreeSet<String>> {
+    if ruleset.starts_with("# The ruleset changed") {
+        return None;
+    }
+    let tables = tables(ruleset);
+    let all = tables.iter().flat_map(|(table, parts)| {
+        let full = met(parts).filter(|(_, part)| !part.lines.is_empty());
+        full.map(move |(name, _)| format!("{table} {name}"))
+    });
+    Some(all.collect())
+}
+
+/// What packets can meet of a table.
+fn met<'a, 'b>(
+    parts: &'b BTreeMap<&'a str, Part<'a>>,
+) -> impl Iterator<Item = (&'a str, &'b Part<'a>)> + use<'a, 'b> {
+    let mut met: BTreeSet<&'a str> = BTreeSet::new();
+    let base = parts.iter().filter(|(_, part)| part.is_base());
+    let mut next: Vec<&'a str> = base.map(|(name, _)| *name).collect();
+    while let Some(name) = next.pop() {
+        let Some(part) = parts.get(name).filter(|_| met.insert(name)) else {
+            continue;
+        };
+        next.extend(part.lines.iter().flat_map(|text| references(text)));
+    }
+    met.into_iter().map(|name| (name, &parts[name]))
 }
 
 /// Names of chains, sets and maps that a line leads to.
@@ -290,8 +310,47 @@ mod tests {
     }
 
     #[test]
+    fn parts_are_what_packets_meet_and_what_is_not_empty() {
+        let ruleset = format!(
+            "table ip nat {{
+  chain KUBE-KUBELET-CANARY {{
+  }}
+{BASE}    immediate dreg verdict jump KUBE-SERVICES
+  }}
+  chain input {{ type nat hook input priority 100
+  }}
+  chain KUBE-SERVICES {{
+    ip daddr == 10.96.0.10
+  }}
+  chain KUBE-NODEPORTS {{
+    counter
+  }}
+}}
+table inet p {{
+  map services type ipv4_addr : verdict {{
+    10.96.0.10 : goto svc
+  }}
+{BASE}    lookup set @services sreg r0 dreg verdict flags none
+  }}
+}}
+"
+        );
+        let parts: Vec<String> = parts(&ruleset).unwrap().into_iter().collect();
+        assert_eq!(
+            parts,
+            [
+                "inet p pre",
+                "inet p services",
+                "ip nat KUBE-SERVICES",
+                "ip nat pre"
+            ]
+        );
+    }
+
+    #[test]
     fn a_torn_dump_says_nothing() {
         let torn = "# The ruleset changed while it was read: parts may be missing.\n";
         assert_eq!(remains(torn, &gone()), None);
+        assert_eq!(parts(torn), None);
     }
 }

@@ -125,6 +125,23 @@ fn tables(netlink: &mut Netlink) -> anyhow::Result<Vec<(u8, String)>> {
         .collect())
 }
 
+/// Removes tables, named as in a dump: `ip nat`.
+pub(crate) fn delete(names: &[String]) -> anyhow::Result<()> {
+    let mut netlink = open()?;
+    for (family, name) in tables(&mut netlink)? {
+        let shown = format!("{} {name}", super::ruleset_text::family(family));
+        if !names.contains(&shown) {
+            continue;
+        }
+        match netlink.transaction(&[message(DELTABLE, family, &[text(1, &name)])]) {
+            // Its owner was faster.
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
+            result => result.with_context(|| format!("table {shown} cannot be removed"))?,
+        }
+    }
+    Ok(())
+}
+
 /// Makes or removes a table that counts forwarded packets and lets them pass.
 pub(crate) fn set_table(name: &str, present: bool) -> anyhow::Result<()> {
     let mut netlink = open()?;

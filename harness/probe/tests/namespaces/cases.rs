@@ -1125,6 +1125,15 @@ async fn ruleset(world: World) {
         "reject_table",
         world.server.dump(DumpKind::Ruleset).await.unwrap()
     );
+    world.client.foreign_table("visitor", true).await.unwrap();
+    world.client.foreign_table("other", true).await.unwrap();
+    let named = ["inet visitor", "ip other", "inet nowhere"].map(str::to_owned);
+    world.client.tables_delete(named.into()).await.unwrap();
+    let left = world.client.dump(DumpKind::Ruleset).await.unwrap();
+    assert!(
+        left.contains("table inet other") && !left.contains("visitor"),
+        "{left}"
+    );
     world.server.foreign_table("visitor", true).await.unwrap();
     world.server.ruleset_flush().await.unwrap();
     assert_eq!(world.server.dump(DumpKind::Ruleset).await.unwrap(), "");

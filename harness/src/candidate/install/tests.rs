@@ -265,13 +265,93 @@ fn each_form_has_its_own_features() {
 
 #[test]
 fn what_is_built_in_has_a_cluster_form() {
-    for (name, patient) in [("reference", true), ("null", false), ("installed", true)] {
+    for (name, patient) in [
+        ("reference", true),
+        ("canary", true),
+        ("null", false),
+        ("installed", true),
+    ] {
         let candidate = Candidate::load_as(name, Form::Cluster).expect(name);
         assert_eq!(candidate.manifest.name, name);
         // Nobody waits for a candidate that does nothing, but for one that is there already.
         assert_eq!(candidate.patience.is_none(), patient, "{name}");
-        assert_eq!(candidate.installation().is_empty(), name != "reference");
+        let installs = ["reference", "canary"].contains(&name);
+        assert_eq!(candidate.installation().is_empty(), !installs);
     }
     let error = Candidate::load("installed").expect_err("no process");
     assert!(error.to_string().contains("has no 'process'"), "{error}");
+}
+
+/// What is no YAML, or no object, is known before there is a cluster, with the line where it is.
+#[test]
+fn what_is_no_object_is_told_with_its_line() {
+    let root = tempfile::tempdir().expect("a directory");
+    let directory = root.path();
+    write(
+        directory,
+        "broken.yaml",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a\ndata: {}\n",
+    );
+    write(
+        directory,
+        "nameless.yaml",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n---\napiVersion: v1\nkind: Secret\n",
+    );
+    let of_file = |file: &str| format!("name: x\ncluster:\n  manifests: [{{file: {file}}}]\n");
+    let inline = |text: &str| {
+        let lines: Vec<String> = text.lines().map(|line| format!("        {line}")).collect();
+        format!(
+            "name: x\ncluster:\n  manifests:\n    - inline: |\n{}\n",
+            lines.join("\n")
+        )
+    };
+    for (name, text, says) in [
+        ("a.yaml", of_file("broken.yaml"), "broken.yaml:4: "),
+        (
+            "b.yaml",
+            of_file("nameless.yaml"),
+            "nameless.yaml:5: a Secret without metadata.name",
+        ),
+        (
+            "c.yaml",
+            inline("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n---\nkind: Secret"),
+            "c.yaml:9: a document without apiVersion and kind",
+        ),
+        (
+            "d.yaml",
+            inline("apiVersion: v1\nkind: [ConfigMap"),
+            "d.yaml:",
+        ),
+    ] {
+        let path = write(directory, name, &text);
+        let error = Candidate::load_as(&path, Form::Cluster).expect_err(name);
+        let told = error.to_string();
+        assert!(told.contains(says), "{told}\nshould contain: {says}");
+        assert!(!told.contains('\n'), "{told}");
+    }
+}
+
+#[test]
+fn objects_know_their_lines_in_the_manifest() {
+    let text = "name: x\ncluster:\n  manifests:\n    - inline: |\n        apiVersion: v1\n        kind: ConfigMap\n        metadata: {name: $(CLUSTER_NAME)}\n        ---\n        apiVersion: v1\n        kind: ConfigMap\n        metadata: {name: b}\n";
+    let candidate = read(text).expect("a candidate");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let variables = ClusterVariables::example();
+    let rendered = runtime.block_on(candidate.installation().render(&variables));
+    let rendered = rendered.expect("YAML");
+    let objects = rendered[0].objects().expect("objects");
+    let places: Vec<String> = objects.iter().map(rollout::Object::place).collect();
+    assert_eq!(places, ["m.yaml:5", "m.yaml:9"]);
+}
+
+/// An experiment that gives a candidate more time gives it that to be installed, too.
+#[test]
+fn a_stretched_candidate_has_longer_to_be_installed() {
+    let text = "name: x\ncluster: {deadline: 90s, ready: [{daemonSet: kube-system/x}]}\n";
+    let candidate = read(text).expect("a candidate");
+    assert_eq!(candidate.installation_deadline(), Duration::from_secs(90));
+    // What is there already is waited for, too.
+    assert!(candidate.installation().is_empty() && candidate.installation().has_workloads());
+    let stretched = candidate.stretched(4);
+    assert_eq!(stretched.installation_deadline(), Duration::from_secs(360));
 }

@@ -29,6 +29,7 @@ use super::{
     super::{Cluster, ClusterError, Settings, errors::Severity, infra, netns},
     agents::Held,
     claims::{Claim, Claims},
+    elsewhere,
     fit::has_zones,
     gateway::Gateway,
     manifests,
@@ -560,6 +561,9 @@ impl RealCluster {
             }
             for mut object in lists.drain(..).flatten() {
                 self.names.to_logical(&mut object);
+                if let Some(elsewhere) = self.candidate.treatment.elsewhere {
+                    elsewhere::moved(&mut object, elsewhere, self.stage.plan());
+                }
                 seen.insert(reference(&object));
                 self.copy(object)?;
             }

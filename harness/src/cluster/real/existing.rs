@@ -24,7 +24,8 @@ use super::{
     Instances, Plans, Site,
     fit::Facts,
     install::{self, Installed},
-    opening::{Opening, Told},
+    opening::{Forerunners, Opening, Told},
+    residue::Residue,
     site::typed,
 };
 use crate::candidate::{Candidate, ClusterVariables, cluster};
@@ -120,7 +121,15 @@ pub struct Existing {
     facts: Facts,
     /// Name and port under which nodes may reach the API server.
     server: (String, u16),
-    installed: Mutex<Option<Installed>>,
+    state: Mutex<State>,
+}
+
+/// What there is to be taken away.
+#[derive(Default)]
+struct State {
+    installed: Option<Installed>,
+    /// The cluster, and what its nodes had before the candidate was installed.
+    before: Option<(Arc<Site>, Residue)>,
 }
 
 impl std::fmt::Debug for Existing {
@@ -221,7 +230,7 @@ impl Existing {
         let server = (host.to_owned(), url.port_u16().unwrap_or(443));
         Ok(Self {
             server,
-            installed: Mutex::new(None),
+            state: Mutex::default(),
             config,
             context,
             options,
@@ -232,15 +241,16 @@ impl Existing {
 }
 
 impl Existing {
+    fn state<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     async fn install(&self, candidate: &Candidate, told: &Told) -> Result<(), ClusterError> {
         let client = self.client()?;
         let variables = self.variables(&client).await?;
         let (installed, result) =
             Installed::install(client, &self.run, candidate, &variables, false, told).await;
-        *self
-            .installed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = installed;
+        self.state(|state| state.installed = installed);
         result
     }
 
@@ -291,6 +301,19 @@ impl Existing {
     fn client(&self) -> Result<Client, ClusterError> {
         Client::try_from(self.config.clone())
             .map_err(|error| infra(&format!("context {}", self.context))(&error))
+    }
+}
+
+/// Looks whether the nodes have in their kernels what they had before. Nothing is taken away: they are somebody's.
+async fn untouched(site: &Site, before: &Residue) -> Result<(), String> {
+    let now = Residue::look(site)
+        .await
+        .map_err(|error| error.to_string())?;
+    match now.beyond(before) {
+        None => Ok(()),
+        Some(left) => Err(format!(
+            "{left}; the candidate's own cleanup removes that, or a restart of the nodes"
+        )),
     }
 }
 
@@ -398,16 +421,17 @@ impl Opening for Existing {
         self.facts.clone()
     }
 
+    fn takes_forerunners(&self, _: &Candidate) -> Result<(), String> {
+        Err("the cluster is somebody's, and may have a proxy".into())
+    }
+
     fn open<'a>(
         &'a self,
         candidate: &'a Candidate,
+        _: &'a dyn Forerunners,
         told: &'a Told,
     ) -> BoxFuture<'a, Result<Arc<Site>, ClusterError>> {
         Box::pin(async move {
-            if self.options.install {
-                let install = self.install(candidate, told);
-                told.step("install the candidate", install).await?;
-            }
             let given = self.options.instances.clone();
             let plans = Plans {
                 provider: "kubeconfig",
@@ -421,12 +445,19 @@ impl Opening for Existing {
             let waits = |what: &str| told.waits(what);
             let site = Site::open(self.client()?, plans, &waits);
             let site = told.step("start an agent on each node", site).await?;
+            let site = Arc::new(site);
+            if self.options.install {
+                let before = Residue::look(&site).await?;
+                self.state(|state| state.before = Some((site.clone(), before)));
+                let install = self.install(candidate, told);
+                told.step("install the candidate", install).await?;
+            }
             if self.options.install && candidate.installation().has_http() {
                 let answers = install::answers(&site, candidate);
                 told.step("wait until the candidate answers", answers)
                     .await?;
             }
-            Ok(Arc::new(site))
+            Ok(site)
         })
     }
 
@@ -437,14 +468,15 @@ impl Opening for Existing {
         told: &'a Told,
     ) -> BoxFuture<'a, ()> {
         Box::pin(async move {
-            let installed = self
-                .installed
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take();
+            let State { installed, before } = self.state(std::mem::take);
             if let Some(installed) = installed {
                 let removed = installed.remove(told);
                 let _ = told.step("remove the candidate", removed).await;
+                if let Some((site, before)) = before {
+                    let looked = untouched(&site, &before);
+                    let what = "look for what the candidate left on the nodes";
+                    let _ = told.step(what, looked).await;
+                }
             }
             let gone = async {
                 let client = self.client().map_err(|error| error.to_string())?;

@@ -21,7 +21,9 @@ use super::{
     Instances, Site, manifests,
     opening::Told,
 };
-use crate::candidate::{Candidate, ClusterVariables, HttpReady, cluster::Condition};
+use crate::candidate::{
+    Candidate, CandidateError, ClusterVariables, HttpReady, cluster::Condition,
+};
 
 /// Objects go away within seconds, their Pods after their grace period.
 const GONE: Duration = Duration::from_secs(120);
@@ -55,8 +57,27 @@ impl From<rollout::Error> for ClusterError {
         match error.blame() {
             Blame::Candidate => Self::Candidate(error.to_string()),
             // A manifest that the cluster refuses says nothing about the proxy in it.
-            Blame::Infra | Blame::Usage => Self::Infra(error.to_string()),
+            Blame::Usage => Self::Usage(error.to_string()),
+            Blame::Infra => Self::Infra(error.to_string()),
         }
+    }
+}
+
+/// As where it is noticed before a run begins: what cannot be run on this machine is not the manifest's fault.
+impl From<CandidateError> for ClusterError {
+    fn from(error: CandidateError) -> Self {
+        match error {
+            CandidateError::MissingTool { .. } | CandidateError::Command { .. } => {
+                Self::Infra(error.to_string())
+            }
+            _ => Self::Usage(error.to_string()),
+        }
+    }
+}
+
+impl From<rollout::ParseError> for ClusterError {
+    fn from(error: rollout::ParseError) -> Self {
+        Self::Usage(error.to_string())
     }
 }
 
@@ -86,13 +107,13 @@ impl Installed {
             |progress: Progress| told.waits(&format!("{}: {}", progress.what, progress.state));
         let rendered = match installation.render(variables).await {
             Ok(rendered) => rendered,
-            Err(error) => return (None, Err(ClusterError::Infra(error.to_string()))),
+            Err(error) => return (None, Err(error.into())),
         };
         let mut objects = Vec::new();
         for part in rendered {
-            match Object::parse(&part.source, &part.text) {
+            match part.objects() {
                 Ok(parsed) => objects.extend(parsed),
-                Err(error) => return (None, Err(ClusterError::Infra(error.to_string()))),
+                Err(error) => return (None, Err(error.into())),
             }
         }
         if let Some(pods) = installation.pods() {
@@ -100,7 +121,7 @@ impl Installed {
                 can_be_kept_off(&mut object.value, &pods.namespace, &pods.selector);
             }
         }
-        let deadline = installation.deadline();
+        let deadline = candidate.installation_deadline();
         let first: Vec<ObjectId> = installation
             .remove_first()
             .into_iter()
@@ -142,6 +163,26 @@ impl Installed {
         }
         .await;
         (Some(installed), result)
+    }
+
+    /// Removes what earlier runs installed and did not remove, because they were killed.
+    ///
+    /// # Errors
+    /// What is still there, or [`ClusterError::Infra`] when the API does not answer.
+    pub async fn remove_former(client: Client, told: &Told) -> Result<(), ClusterError> {
+        let tell =
+            |progress: Progress| told.waits(&format!("{}: {}", progress.what, progress.state));
+        let rollout = Rollout::new(client, "");
+        let found = rollout.leftovers(true, Duration::ZERO).await?;
+        let objects = found.into_iter().map(|id| Object {
+            id,
+            source: "an earlier run".into(),
+            line: None,
+            value: serde_json::Value::Null,
+        });
+        let objects: Vec<Object> = objects.collect();
+        rollout.remove(&objects, GONE, &tell).await?;
+        Ok(())
     }
 
     /// Removes it again, and puts back what was there before.
@@ -203,7 +244,7 @@ pub fn keep_off(object: &mut Value) {
 /// [`ClusterError::Candidate`] at the deadline.
 pub async fn answers(site: &Site, candidate: &Candidate) -> Result<(), ClusterError> {
     let installation = candidate.installation();
-    let until = Instant::now() + installation.deadline();
+    let until = Instant::now() + candidate.installation_deadline();
     let asked = installation
         .ready()
         .into_iter()

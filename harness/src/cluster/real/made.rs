@@ -39,8 +39,10 @@ use super::{
     gateway::Gateway,
     image,
     install::{self, Installed},
-    opening::{Opening, Told},
+    opening::{Forerunners, Opening, Told},
     own_proxy::OwnProxy,
+    residue::Residue,
+    reuse,
     site::{Outside, POLL},
 };
 use crate::candidate::{Candidate, ClusterVariables, Image, cluster};
@@ -107,11 +109,17 @@ struct State {
     own_proxy: Option<OwnProxy>,
     /// It lives as long as the cluster is used.
     outside: Option<Arc<kindlab::Outside>>,
+    /// The cluster, and what its nodes had before anything was installed.
+    bare: Option<(Arc<Site>, Residue)>,
 }
 
 impl From<KindError> for ClusterError {
     fn from(error: KindError) -> Self {
-        Self::Infra(error.to_string())
+        if error.is_usage() {
+            Self::Usage(error.to_string())
+        } else {
+            Self::Infra(error.to_string())
+        }
     }
 }
 
@@ -129,7 +137,12 @@ impl Made {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    async fn make(&self, candidate: &Candidate, told: &Told) -> Result<Arc<Site>, ClusterError> {
+    async fn make(
+        &self,
+        candidate: &Candidate,
+        forerunners: &dyn Forerunners,
+        told: &Told,
+    ) -> Result<Arc<Site>, ClusterError> {
         let installation = candidate.installation().clone();
         let log = kindlab::CallLog::new();
         let _ = std::fs::create_dir_all(&self.options.logs);
@@ -171,7 +184,13 @@ impl Made {
             .step("load the images", self.load(&kind, &cluster, &installation))
             .await?;
         let client = client(&cluster).await?;
-        if !installation.disable_default_cni() {
+        let first = match self.options.reuse {
+            Some(_) => self.inherit(&client, &installation, told).await?,
+            None => None,
+        };
+        // A candidate that is the network plugin has to be there before anything else can be.
+        let networked = !installation.disable_default_cni();
+        if networked {
             let ready = nodes_ready(&client, told);
             told.step("wait until the nodes are Ready", ready).await?;
         }
@@ -186,6 +205,19 @@ impl Made {
             None
         };
         self.state(|state| state.gateway = gateway.clone());
+        let mut site = None;
+        if networked {
+            let opened = self
+                .site(&cluster, client.clone(), &own, gateway.clone(), told)
+                .await?;
+            let bare = self.undress(&opened, first, &installation, told);
+            bare.await?;
+            for known_bad in forerunners.candidates() {
+                self.try_out(&opened, &known_bad, forerunners, &variables, told)
+                    .await?;
+            }
+            site = Some(opened);
+        }
         if installation.proxy_mode() != cluster::ProxyMode::None && gateway.is_some() {
             let url = variables.api_server_url();
             let rerouted = OwnProxy::reroute(&client, &self.run, &url, told);
@@ -195,30 +227,44 @@ impl Made {
             self.state(|state| state.own_proxy = Some(rerouted));
         }
         if !installation.is_empty() {
-            let install = async {
-                let (installed, result) = Installed::install(
-                    client.clone(),
-                    &self.run,
-                    candidate,
-                    &variables,
-                    true,
-                    told,
-                )
-                .await;
-                self.state(|state| state.installed = installed);
-                result
-            };
+            let install = self.put(&client, candidate, &variables, told);
             told.step("install the candidate", install).await?;
+        } else if installation.has_workloads() {
+            let rolled_out = self.put(&client, candidate, &variables, told);
+            told.step("wait until the candidate is rolled out", rolled_out)
+                .await?;
         }
-        if installation.disable_default_cni() {
+        if !networked {
             let ready = nodes_ready(&client, told);
             told.step("wait until the nodes are Ready", ready).await?;
         }
+        let site = match site {
+            Some(site) => site,
+            None => self.site(&cluster, client, &own, gateway, told).await?,
+        };
+        let site = site.with_instances(install::instances(candidate));
+        if installation.has_http() {
+            let answers = install::answers(&site, candidate);
+            told.step("wait until the candidate answers", answers)
+                .await?;
+        }
+        Ok(Arc::new(site))
+    }
+
+    /// The cluster with an agent on each node and a client outside, and no candidate.
+    async fn site(
+        &self,
+        cluster: &kindlab::Cluster,
+        client: Client,
+        own: &str,
+        gateway: Option<Arc<Gateway>>,
+        told: &Told,
+    ) -> Result<Arc<Site>, ClusterError> {
         let plans = Plans {
             provider: "kind",
             run: self.run.clone(),
-            image: own.clone(),
-            instances: install::instances(candidate),
+            image: own.into(),
+            instances: None,
             disruptive: true,
             installed: self.options.installs,
             ours: true,
@@ -226,19 +272,120 @@ impl Made {
         let waits = |what: &str| told.waits(what);
         let site = Site::open(client, plans, &waits);
         let site = told.step("start an agent on each node", site).await?;
-        let outside = told
-            .step(
-                "start a client outside",
-                self.outside(&cluster, &site, &own),
-            )
-            .await?;
-        let site = site.with_outside(Box::new(outside)).with_gateway(gateway);
-        if installation.has_http() {
-            let answers = install::answers(&site, candidate);
-            told.step("wait until the candidate answers", answers)
-                .await?;
+        let outside = self.outside(cluster, &site, own);
+        let outside = told.step("start a client outside", outside).await?;
+        let site = site.with_outside(Arc::new(outside));
+        Ok(Arc::new(site.with_gateway(gateway)))
+    }
+
+    /// Installs a candidate, so that it is removed at the end.
+    async fn put(
+        &self,
+        client: &Client,
+        candidate: &Candidate,
+        variables: &ClusterVariables,
+        told: &Told,
+    ) -> Result<(), ClusterError> {
+        let (installed, result) =
+            Installed::install(client.clone(), &self.run, candidate, variables, true, told).await;
+        self.state(|state| state.installed = installed);
+        result
+    }
+
+    /// Tries a known-bad proxy on the cluster as it is without any, and takes it away again.
+    async fn try_out(
+        &self,
+        site: &Arc<Site>,
+        known_bad: &Candidate,
+        forerunners: &dyn Forerunners,
+        variables: &ClusterVariables,
+        told: &Told,
+    ) -> Result<(), ClusterError> {
+        let name = known_bad.manifest.name.as_str();
+        let mut here = known_bad.clone();
+        let instances = install::instances(known_bad);
+        let with = Arc::new(site.with_instances(instances));
+        here.provider = Arc::new(with.clone());
+        let tried = async {
+            if known_bad.installation().is_empty() {
+                forerunners.fly(here).await;
+                return Ok(());
+            }
+            let put = async {
+                self.put(site.client(), known_bad, variables, told).await?;
+                install::answers(&with, known_bad).await
+            };
+            match put.await {
+                Ok(()) => forerunners.fly(here).await,
+                Err(error) => forerunners.grounded(name, &error.to_string()),
+            }
+            if let Some(installed) = self.state(|state| state.installed.take()) {
+                let removed = installed.remove(told).await;
+                removed.map_err(|error| infra("the canary cannot be removed")(&error))?;
+            }
+            match self.state(|state| state.bare.clone()) {
+                Some((site, bare)) => bare.clear(&site).await,
+                None => Ok(()),
+            }
+        };
+        told.step(&format!("try the canary {name}"), tried).await
+    }
+
+    /// Takes away what an earlier run may have left in a cluster, if a harness made it. Answers what its nodes had at first.
+    async fn inherit(
+        &self,
+        client: &Client,
+        installation: &crate::candidate::Installation,
+        told: &Told,
+    ) -> Result<Option<Residue>, ClusterError> {
+        reuse::fits(client, installation).await?;
+        let Some(first) = Residue::recall(client).await? else {
+            told.notes("nobody wrote down what the nodes had before any candidate: what former ones left there is not noticed");
+            return Ok(None);
+        };
+        let removed = async {
+            Installed::remove_former(client.clone(), told).await?;
+            let left = Site::remove_all(client).await;
+            match left.is_empty() {
+                true => Ok(()),
+                false => Err(ClusterError::Infra(format!(
+                    "still there: {}",
+                    left.join(", ")
+                ))),
+            }
+        };
+        told.step("remove what earlier runs left", removed).await?;
+        Ok(Some(first))
+    }
+
+    /// Leaves nothing of former candidates in the kernels of the nodes: `first` is what they had at first, of a cluster that is used again.
+    async fn undress(
+        &self,
+        site: &Arc<Site>,
+        first: Option<Residue>,
+        installation: &crate::candidate::Installation,
+        told: &Told,
+    ) -> Result<(), ClusterError> {
+        // A kube-proxy that comes with the cluster stays in it, and changes its rules all the time.
+        let is_bare = installation.proxy_mode() == cluster::ProxyMode::None;
+        let bare = match (first, &self.options.reuse) {
+            (Some(first), _) if is_bare => {
+                let cleared = first.clear(site);
+                told.step("look for what former candidates left on the nodes", cleared)
+                    .await?;
+                first
+            }
+            (_, Some(_)) => return Ok(()),
+            (_, None) => {
+                let now = Residue::look(site).await?;
+                now.remember(site.client()).await?;
+                now
+            }
+        };
+        if is_bare {
+            self.state(|state| state.bare = Some((site.clone(), bare)));
         }
-        Ok(Arc::new(site))
+        Ok(())
     }
 
     fn spec(&self, installation: &crate::candidate::Installation) -> ClusterSpec {
@@ -273,16 +420,27 @@ impl Made {
         let path = place.path().join("harness.tar");
         let written = tokio::task::spawn_blocking(move || image::write(&path)).await;
         let own = written.map_err(|error| infra("our image")(&error))??;
-        cluster.load_archive(&own.path, &own.reference).await?;
-        kind.load_into_engine(&own.path, &own.reference).await?;
-        let images = installation.images();
-        for image in images.map_err(|error| ClusterError::Infra(error.to_string()))? {
-            if let Image::Archive(path) = image {
-                cluster.load_foreign_archive(&path).await?;
-            }
-        }
-        for archive in &self.options.archives {
-            cluster.load_foreign_archive(archive).await?;
+        // Whatever is wrong with it, nobody else wrote it.
+        let ours = |error: KindError| ClusterError::Infra(error.to_string());
+        let loaded = cluster.load_archive(&own.path, &own.reference).await;
+        loaded.map_err(ours)?;
+        let loaded = kind.load_into_engine(&own.path, &own.reference).await;
+        loaded.map_err(ours)?;
+        let archives = installation
+            .images()?
+            .into_iter()
+            .filter_map(|image| match image {
+                Image::Archive(path) => Some(path),
+                Image::Own(_) => None,
+            });
+        for path in archives.chain(self.options.archives.iter().cloned()) {
+            cluster
+                .load_foreign_archive(&path)
+                .await
+                .map_err(|error| match error.is_usage() {
+                    true => ClusterError::Usage(format!("{}: {error}", path.display())),
+                    false => error.into(),
+                })?;
         }
         Ok(own.reference)
     }
@@ -597,12 +755,24 @@ impl Opening for Made {
         }
     }
 
+    fn takes_forerunners(&self, candidate: &Candidate) -> Result<(), String> {
+        let installation = candidate.installation();
+        if installation.disable_default_cni() {
+            return Err("without the candidate, which is the network plugin, no pod starts".into());
+        }
+        if installation.proxy_mode() != cluster::ProxyMode::None {
+            return Err("the candidate comes with the cluster".into());
+        }
+        Ok(())
+    }
+
     fn open<'a>(
         &'a self,
         candidate: &'a Candidate,
+        forerunners: &'a dyn Forerunners,
         told: &'a Told,
     ) -> BoxFuture<'a, Result<Arc<Site>, ClusterError>> {
-        Box::pin(self.make(candidate, told))
+        Box::pin(self.make(candidate, forerunners, told))
     }
 
     fn kubeconfig(&self) -> Option<PathBuf> {
@@ -634,6 +804,7 @@ impl Opening for Made {
                 gateway,
                 own_proxy,
                 outside,
+                bare,
             } = std::mem::take(&mut *self.state.lock().unwrap_or_else(PoisonError::into_inner));
             let Some(cluster) = cluster else {
                 // Whatever failed before took away what it had made.
@@ -646,7 +817,7 @@ impl Opening for Made {
             }
             let lives_on = self.options.keep || self.options.reuse.is_some();
             if !lives_on {
-                drop((site, outside, gateway));
+                drop((site, outside, bare, gateway));
                 let _ = told.step("delete the cluster", cluster.delete()).await;
                 return;
             }
@@ -654,12 +825,17 @@ impl Opening for Made {
             if let Some(installed) = installed {
                 let removed = installed.remove(told);
                 let _ = told.step("remove the candidate", removed).await;
+                if let Some((site, bare)) = &bare {
+                    let cleared = bare.clear(site);
+                    let what = "remove what the candidate left on the nodes";
+                    let _ = told.step(what, cleared).await;
+                }
             }
             if let Some(own_proxy) = own_proxy {
                 let restored = own_proxy.restore(told);
                 let _ = told.step("put kube-proxy back", restored).await;
             }
-            drop((site, gateway));
+            drop((site, bare, gateway));
             let gone = async {
                 let client = client(&cluster).await.map_err(|error| error.to_string())?;
                 existing::gone(&client, &self.run).await

@@ -15,6 +15,7 @@
 pub mod agents;
 pub mod claims;
 mod cluster;
+mod elsewhere;
 pub mod existing;
 pub mod fit;
 pub mod gateway;
@@ -26,6 +27,8 @@ mod names;
 pub mod opening;
 mod own_proxy;
 mod pods;
+mod residue;
+mod reuse;
 mod settle;
 mod site;
 

@@ -28,10 +28,14 @@ pub trait Opening: std::fmt::Debug + Send + Sync {
     /// What the cluster will have and allow.
     fn facts(&self) -> Facts;
 
-    /// Makes the cluster ready for attempts with the candidate.
+    /// Whether known-bad proxies can take the candidate's place before it is there.
+    fn takes_forerunners(&self, candidate: &Candidate) -> Result<(), String>;
+
+    /// Makes the cluster ready for attempts with the candidate; before it is there, for those with the known-bad ones.
     fn open<'a>(
         &'a self,
         candidate: &'a Candidate,
+        forerunners: &'a dyn Forerunners,
         told: &'a Told,
     ) -> BoxFuture<'a, Result<Arc<Site>, ClusterError>>;
 
@@ -52,6 +56,31 @@ pub trait Opening: std::fmt::Debug + Send + Sync {
         failed: bool,
         told: &'a Told,
     ) -> BoxFuture<'a, ()>;
+}
+
+/// Known-bad proxies that are tried on a cluster before the candidate is there, one after the other.
+pub trait Forerunners: Send + Sync {
+    /// In the order of their turns.
+    fn candidates(&self) -> Vec<Candidate>;
+
+    /// Tries one of them, which the cluster has now.
+    fn fly(&self, candidate: Candidate) -> BoxFuture<'_, ()>;
+
+    /// One of them could not be tried.
+    fn grounded(&self, name: &str, why: &str);
+}
+
+/// None.
+impl Forerunners for () {
+    fn candidates(&self) -> Vec<Candidate> {
+        Vec::new()
+    }
+
+    fn fly(&self, _: Candidate) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+
+    fn grounded(&self, _: &str, _: &str) {}
 }
 
 /// Who hears what is done to a cluster.
@@ -127,8 +156,24 @@ impl Real {
     }
 
     /// Opens it; attempts may begin afterwards, whatever came of it.
+    ///
+    /// # Errors
+    /// What the attempts say, too.
     pub async fn open(&self, candidate: &Candidate, told: &Told) -> Result<(), ClusterError> {
-        let opened = self.opening.open(candidate, told).await;
+        self.open_after(&(), candidate, told).await
+    }
+
+    /// The same, with known-bad proxies on it before.
+    ///
+    /// # Errors
+    /// What the attempts say, too.
+    pub async fn open_after(
+        &self,
+        forerunners: &dyn Forerunners,
+        candidate: &Candidate,
+        told: &Told,
+    ) -> Result<(), ClusterError> {
+        let opened = self.opening.open(candidate, forerunners, told).await;
         let result = opened.as_ref().map(drop).map_err(Clone::clone);
         let _ = self.site.set(opened);
         result
@@ -137,6 +182,14 @@ impl Real {
     /// How it is made.
     pub fn opening(&self) -> &dyn Opening {
         self.opening.as_ref()
+    }
+
+    /// What whoever began the run got wrong, if that is why there are no attempts.
+    pub fn mistake(&self) -> Option<&str> {
+        match self.site.get() {
+            Some(Err(ClusterError::Usage(message))) => Some(message),
+            _ => None,
+        }
     }
 
     /// Takes away what was made.

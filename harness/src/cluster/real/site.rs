@@ -58,7 +58,7 @@ pub trait Outside: std::fmt::Debug + Send + Sync {
 }
 
 /// What is known of a cluster before it is looked at.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Plans {
     /// As `--provider` names it.
     pub provider: &'static str,
@@ -100,22 +100,23 @@ fn is_control_plane(node: &Value) -> bool {
 }
 
 /// A cluster that attempts share.
+#[derive(Clone)]
 pub struct Site {
     pub(super) client: Client,
     pub(super) plans: Plans,
     pub(super) nodes: Vec<SiteNode>,
     pub(super) service_cidrs: Vec<IpNet>,
-    pub(super) outside: Option<Box<dyn Outside>>,
+    pub(super) outside: Option<Arc<dyn Outside>>,
     /// The candidate's way to the API server, where it is ours.
     pub(super) gateway: Option<Arc<Gateway>>,
     pub(super) register: Arc<Register>,
     /// Namespaces made so far.
-    made: AtomicU64,
+    made: Arc<AtomicU64>,
     /// Whether the network gives what pods send to other nodes the address of the pod's node, by family; known from the first attempt that could
     /// tell.
-    pub(super) masquerades: tokio::sync::OnceCell<bool>,
+    pub(super) masquerades: Arc<tokio::sync::OnceCell<bool>>,
     /// What the cluster takes to follow a change.
-    pub(super) pace: Pace,
+    pub(super) pace: Arc<Pace>,
 }
 
 impl std::fmt::Debug for Site {
@@ -192,9 +193,9 @@ impl Site {
             outside: None,
             gateway: None,
             register: Arc::default(),
-            made: AtomicU64::new(0),
-            masquerades: tokio::sync::OnceCell::new(),
-            pace: Pace::default(),
+            made: Arc::default(),
+            masquerades: Arc::default(),
+            pace: Arc::default(),
         };
         told("the namespace of the agents");
         site.make_namespace(&site.plans.run).await?;
@@ -222,7 +223,7 @@ impl Site {
 
     /// With a client beyond the nodes.
     #[must_use]
-    pub fn with_outside(mut self, outside: Box<dyn Outside>) -> Self {
+    pub fn with_outside(mut self, outside: Arc<dyn Outside>) -> Self {
         self.outside = Some(outside);
         self
     }
@@ -232,6 +233,18 @@ impl Site {
     pub fn with_gateway(mut self, gateway: Option<Arc<Gateway>>) -> Self {
         self.gateway = gateway;
         self
+    }
+
+    /// The same cluster with another candidate in it, whose Pods are there.
+    #[must_use]
+    pub fn with_instances(&self, instances: Option<Instances>) -> Self {
+        Self {
+            plans: Plans {
+                instances,
+                ..self.plans.clone()
+            },
+            ..self.clone()
+        }
     }
 
     /// The nodes.
@@ -340,8 +353,17 @@ impl Site {
 
     /// Deletes everything of a run and waits until it is gone. Answers what is left.
     pub async fn remove(client: &Client, run: &str) -> Vec<String> {
+        Self::remove_labelled(client, &format!("{}={run}", manifests::RUN)).await
+    }
+
+    /// The same for every run that there ever was.
+    pub async fn remove_all(client: &Client) -> Vec<String> {
+        Self::remove_labelled(client, manifests::RUN).await
+    }
+
+    async fn remove_labelled(client: &Client, labels: &str) -> Vec<String> {
         let api: Api<Namespace> = Api::all(client.clone());
-        let ours = ListParams::default().labels(&format!("{}={run}", manifests::RUN));
+        let ours = ListParams::default().labels(labels);
         let until = Instant::now() + CLOSED;
         loop {
             let left = match api.list(&ours).await {
