@@ -42,6 +42,8 @@ pub struct Progress {
     started: Instant,
     counts: BTreeMap<Verdict, u32>,
     skips: BTreeMap<String, u32>,
+    /// Infrastructure trouble, and how many attempts it ended.
+    trouble: BTreeMap<String, u32>,
 }
 
 impl Progress {
@@ -82,6 +84,7 @@ impl Progress {
             started: Instant::now(),
             counts: BTreeMap::new(),
             skips: BTreeMap::new(),
+            trouble: BTreeMap::new(),
         };
         progress.line(&format!(
             "{} {} with {} cases{} (profile {}, provider {}, {} at a time, seed {})",
@@ -140,7 +143,14 @@ impl Progress {
                         .entry(format!("{}: {}", skip.kind, clean(&skip.reason)))
                         .or_default() += 1;
                 }
-                if !self.many || !matches!(finished.verdict, Verdict::Pass) {
+                // Hundreds of attempts on a cluster that could not be made have one thing to say.
+                let times = finished.infra.as_ref().map(|infra| {
+                    let times = self.trouble.entry(clean(infra)).or_default();
+                    *times += 1;
+                    *times
+                });
+                let again = times.is_some_and(|times| times > 1);
+                if !again && (!self.many || !matches!(finished.verdict, Verdict::Pass)) {
                     self.line(&self.status(finished));
                 }
                 self.bar.inc(1);
@@ -274,6 +284,10 @@ impl Progress {
         text.push_str(&classes(report));
         text.push_str(&rates(report));
         text.push_str(&measured(report));
+        let repeated = self.trouble.iter().filter(|(_, times)| **times > 1);
+        for (trouble, times) in repeated {
+            text.push_str(&format!("infra {times} x {trouble}\n"));
+        }
         for (reason, times) in &self.skips {
             text.push_str(&format!("skipped {times} x {reason}\n"));
         }
