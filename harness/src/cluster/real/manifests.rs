@@ -103,8 +103,21 @@ pub const GATEWAY: &str = "gateway";
 /// Where a node of the control plane has its certificates and keys, and the gateway, too (kubeadm's `certificatesDir`).
 pub const PKI: &str = "/etc/kubernetes/pki";
 
+/// What of it the gateway needs. The keys of the authorities are not among it.
+const NEEDED: [(&str, &str); 3] = [
+    ("authority", "ca.crt"),
+    ("certificate", "apiserver.crt"),
+    ("key", "apiserver.key"),
+];
+
 /// The Pod in which the gateway to the API runs.
 pub fn gateway(node: &str, namespace: &str, image: &str, run: &str) -> Value {
+    let mounts = NEEDED.map(|(name, file)| {
+        json!({"name": name, "mountPath": format!("{PKI}/{file}"), "readOnly": true})
+    });
+    let volumes = NEEDED.map(|(name, file)| {
+        json!({"name": name, "hostPath": {"path": format!("{PKI}/{file}"), "type": "File"}})
+    });
     json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -122,9 +135,9 @@ pub fn gateway(node: &str, namespace: &str, image: &str, run: &str) -> Value {
                 "image": image,
                 "imagePullPolicy": "IfNotPresent",
                 "command": [PROGRAM, "hold"],
-                "volumeMounts": [{"name": "pki", "mountPath": PKI, "readOnly": true}],
+                "volumeMounts": mounts,
             }],
-            "volumes": [{"name": "pki", "hostPath": {"path": PKI, "type": "Directory"}}],
+            "volumes": volumes,
         },
     })
 }
