@@ -247,6 +247,12 @@ impl RealCluster {
             object["metadata"]["labels"]["kubernetes.io/hostname"] = json!(node.name);
             self.copy(object)?;
         }
+        if self.claim.is_none() {
+            let asked = Instant::now();
+            // By the document's own addresses, as everybody claims: those of the cluster would be other names for the same.
+            self.claim = Some(self.site.register.claim(Claims::of(case)).await);
+            self.waited += asked.elapsed();
+        }
         // From here on everything has its address.
         let document = &case.document;
         let resolved = document.resolve_at(&case.key, self.stage.plan().clone());
@@ -256,11 +262,6 @@ impl RealCluster {
             text: case.text.clone(),
             ..resolved
         });
-        if self.claim.is_none() {
-            let asked = Instant::now();
-            self.claim = Some(self.site.register.claim(Claims::of(&case)).await);
-            self.waited += asked.elapsed();
-        }
         if has_zones(&case) {
             self.put_into_zones().await?;
         }
