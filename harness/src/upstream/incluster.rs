@@ -268,15 +268,16 @@ impl InCluster {
             lines.push(more, &mut progress);
             let status = String::from_utf8_lossy(status).trim().to_owned();
             if !status.is_empty() && more.is_empty() {
-                break status;
+                break format!("exit status {status}");
             }
             match told {
                 None if stop.load(Ordering::Relaxed) => {
                     told = Some(Instant::now());
-                    self.asked(&format!("kill -TERM $(cat {RESULTS}/pid)"))
-                        .await?;
+                    self.asked(STOP).await?;
                 }
-                Some(when) if when.elapsed() > STOPPED => break "it did not stop".to_owned(),
+                Some(when) if when.elapsed() > STOPPED => {
+                    break format!("it did not stop within {STOPPED:?}");
+                }
                 _ => {}
             }
             if more.len() < PIECE {
@@ -300,9 +301,7 @@ impl InCluster {
             texts.push(text);
         }
         if texts.is_empty() {
-            return Err(InClusterError::NoResults {
-                status: format!("exit status {status}"),
-            });
+            return Err(InClusterError::NoResults { status });
         }
         Ok(texts)
     }
@@ -417,6 +416,11 @@ impl Said {
 /// The last that a shell says, if all of its answer has arrived.
 const END: &str = "harness-end-of-answer";
 
+/// Tells the suite to stop. Ginkgo does not pass it on: a terminal would have told all of its processes.
+const STOP: &str = r#"for place in /proc/[0-9]*; do
+case "$(cat "$place/comm" 2>/dev/null)" in ginkgo*|e2e.test*) kill -TERM "${place#/proc/}" ;; esac
+done"#;
+
 /// Starts the suite in the background, once: asked again, it has been started already.
 fn start(focus: &str, procs: u32, nodes: usize) -> String {
     let ginkgo = format!(
@@ -426,7 +430,7 @@ fn start(focus: &str, procs: u32, nodes: usize) -> String {
     );
     format!(
         "mkdir {RESULTS} 2>/dev/null || exit_early=yes\n\
-         [ -n \"$exit_early\" ] || {{ ( {ginkgo} >{RESULTS}/{LOG_NAME} 2>&1 & echo $! >{RESULTS}/pid; wait $!; echo $? >{RESULTS}/ended; \
+         [ -n \"$exit_early\" ] || {{ ( {ginkgo} >{RESULTS}/{LOG_NAME} 2>&1 ; echo $? >{RESULTS}/ended; \
          mv {RESULTS}/ended {RESULTS}/status ) >/dev/null 2>&1 & }}"
     )
 }
