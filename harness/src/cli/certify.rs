@@ -242,7 +242,10 @@ pub(super) fn certify(asked: &Asked, color: bool) -> Result<(Exit, Report), Fail
         });
     }
     progress.finish();
-    driven?;
+    if let Err(failed) = driven {
+        drop(writing);
+        return Err(failed.with_reports_of(&out));
+    }
     let (report, mut files) = writing.finish()?;
     files.extend(super::render::tap(asked.tap, &out, &report)?);
     progress.summary(&report, &files, flake_budget);
