@@ -246,7 +246,15 @@ pub(super) fn certify(asked: &Asked, color: bool) -> Result<(Exit, Report), Fail
         drop(writing);
         return Err(failed.with_reports_of(&out));
     }
-    let (report, mut files) = writing.finish()?;
+    let finished = writing.finish().map_err(|error| {
+        let full = error.is_full();
+        let failed = Failed::from(error);
+        match full {
+            true => failed.with_reports_of(&out),
+            false => failed,
+        }
+    });
+    let (report, mut files) = finished?;
     files.extend(super::render::tap(asked.tap, &out, &report)?);
     progress.summary(&report, &files, flake_budget);
     super::print(&again(&out, &report));

@@ -309,7 +309,9 @@ impl UpstreamCommand {
                 let kubeconfig = self.kubeconfig.clone().unwrap_or_default();
                 return session(kubeconfig).run(tell).await.map_err(Failed::from);
             };
-            let made = self.kind.made_of(candidate, &run_id, out, &self.load, workers);
+            let made = self
+                .kind
+                .made_of(candidate, &run_id, out, &self.load, workers);
             let real = Real::new(Box::new(made));
             let ran = match real.open(candidate, &told).await {
                 Ok(()) => {

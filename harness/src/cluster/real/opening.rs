@@ -245,7 +245,7 @@ impl Provider for Arc<Real> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{candidate::Form, cluster::Provider as _, plan};
+    use crate::{candidate::Form, plan};
 
     /// A cluster that cannot be opened.
     #[derive(Debug)]
