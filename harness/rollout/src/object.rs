@@ -67,7 +67,7 @@ impl Object {
                 ParseError {
                     source_name: source.into(),
                     line: error.location().map(|location| location.line()),
-                    message: error.to_string(),
+                    message: said(&error),
                 }
             })?;
         let mut objects = Vec::new();
@@ -123,6 +123,20 @@ impl Object {
             value,
         })
     }
+}
+
+/// What is wrong, in one line and without the place, which is told anyway and may be a part of a larger file.
+fn said(error: &serde_saphyr::Error) -> String {
+    let text = error.without_snippet().to_string();
+    let text = text.lines().next().unwrap_or_default();
+    let text = text.strip_prefix("error: ").unwrap_or(text);
+    let text = match text.split_once(": ") {
+        Some((place, rest)) if place.starts_with("line ") => rest,
+        _ => text,
+    };
+    text.rsplit_once(" at line ")
+        .map_or(text, |(text, _)| text)
+        .to_owned()
 }
 
 fn flatten(

@@ -242,8 +242,19 @@ pub(super) fn certify(asked: &Asked, color: bool) -> Result<(Exit, Report), Fail
         });
     }
     progress.finish();
-    driven?;
-    let (report, mut files) = writing.finish()?;
+    if let Err(failed) = driven {
+        drop(writing);
+        return Err(failed.with_reports_of(&out));
+    }
+    let finished = writing.finish().map_err(|error| {
+        let full = error.is_full();
+        let failed = Failed::from(error);
+        match full {
+            true => failed.with_reports_of(&out),
+            false => failed,
+        }
+    });
+    let (report, mut files) = finished?;
     files.extend(super::render::tap(asked.tap, &out, &report)?);
     progress.summary(&report, &files, flake_budget);
     super::print(&again(&out, &report));

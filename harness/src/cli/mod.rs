@@ -218,6 +218,28 @@ impl Failed {
     }
 }
 
+impl Failed {
+    /// Makes reports of what was recorded before this, if there is room for them, and says where they are.
+    fn with_reports_of(self, dir: &std::path::Path) -> Self {
+        let written = results::read(dir)
+            .ok()
+            .and_then(|report| reports::write_all(dir, &report).ok());
+        let message = match written {
+            Some(_) => format!(
+                "{}; reports of what was recorded are in {}",
+                self.message,
+                dir.display()
+            ),
+            None => format!(
+                "{}; 'harness render {}' prints a report of what was recorded",
+                self.message,
+                dir.display()
+            ),
+        };
+        Self { message, ..self }
+    }
+}
+
 impl From<crate::scenario::Problem> for Failed {
     fn from(problem: crate::scenario::Problem) -> Self {
         Self::usage(problem)
@@ -239,9 +261,7 @@ impl From<reports::directory::DirectoryError> for Failed {
         if error.is_usage() {
             Self::usage(error)
         } else if error.is_full() {
-            Self::infra(format!(
-                "the disk of --out is full: {error}; make room: 'harness render' makes reports of what was recorded"
-            ))
+            Self::infra(format!("the disk of --out is full: {error}; make room"))
         } else {
             Self::infra(format!("{error}; what was written is kept"))
         }

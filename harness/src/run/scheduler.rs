@@ -87,6 +87,8 @@ pub async fn run_plan(
 pub struct Evidence {
     out: Option<PathBuf>,
     keep: Arc<Keep>,
+    /// Whether the disk was full once: what room there is belongs to the log then.
+    full: Arc<AtomicBool>,
 }
 
 impl Evidence {
@@ -95,6 +97,7 @@ impl Evidence {
         Self {
             out: Some(out),
             keep,
+            full: Arc::default(),
         }
     }
 }
@@ -105,6 +108,7 @@ impl From<Option<PathBuf>> for Evidence {
         Self {
             out,
             keep: Arc::new(Keep::all()),
+            full: Arc::default(),
         }
     }
 }
@@ -236,7 +240,7 @@ async fn run_attempt(
     slots: Option<Arc<Semaphore>>,
 ) -> AttemptFinished {
     let started = Instant::now();
-    let Evidence { out, keep } = evidence;
+    let Evidence { out, keep, full } = evidence;
     let settings = Settings {
         capture: out.is_some(),
     };
@@ -278,7 +282,7 @@ async fn run_attempt(
                 Keep::shorten(requirements, &mut result);
                 attempt.findings.failures = std::mem::take(&mut result.failures);
             }
-            if let (true, Some(out)) = (wanted, &out) {
+            if let (true, Some(out)) = (wanted && !full.load(Ordering::Relaxed), &out) {
                 let directory = evidence::directory(&case.key.id, attempt_number);
                 let directory_of_it = out.join(&directory);
                 let written = attempt
@@ -290,6 +294,16 @@ async fn run_attempt(
                     });
                 match written {
                     Ok(()) => result.evidence = Some(directory.display().to_string()),
+                    Err(error) if is_full(&error) => {
+                        // A verdict without evidence is worth more than a half of the evidence and no verdict.
+                        let _ = std::fs::remove_dir_all(&directory_of_it);
+                        if !full.swap(true, Ordering::Relaxed) {
+                            tracing::error!(
+                                "the disk of {} is full: from here on no evidence is kept",
+                                out.display()
+                            );
+                        }
+                    }
                     Err(error) => {
                         let case = &case.key.id;
                         tracing::error!(
@@ -327,6 +341,12 @@ async fn run_attempt(
     result.checks = findings.checks;
     result.positive_checks = findings.positive_checks;
     result
+}
+
+/// Whether there is no room to write.
+fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
 fn verdict(findings: &Findings) -> Verdict {

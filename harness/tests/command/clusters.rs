@@ -246,6 +246,58 @@ fn a_kind_cluster_is_made_used_again_and_deleted() {
             .collect();
         assert!(failed.is_empty(), "{failed:?}");
     }
+    // The known-bad proxies were noticed before the candidate came, so a gate opens.
+    for out in ["first", "second"] {
+        let canaries = events(&root.path().join(out));
+        let canaries = of_type(&canaries, "canaryFinished");
+        let told: Vec<(&Value, &Value)> = canaries
+            .iter()
+            .map(|canary| (&canary["canary"], &canary["outcome"]))
+            .collect();
+        let caught = Value::from("caught");
+        assert_eq!(
+            told,
+            [(&"null".into(), &caught), (&"canary".into(), &caught)]
+        );
+        run(root.path(), &["gate", out, "--min-cases", "1"]).exits(0);
+    }
+    // The cluster is as if no candidate had been there: one that does nothing fails.
+    certify(
+        "nothing",
+        "clusterip-basic[ipv4,TCP]",
+        &["--reuse", &name, "--candidate", "null", "--no-canary"],
+    )
+    .exits(1);
+    // A manifest that the cluster does not take is bad input, and there is a report.
+    write(
+        root.path(),
+        "unknown.yaml",
+        "name: unknown
+cluster:
+  manifests:
+    - inline: |
+        apiVersion: example.org/v1
+        kind: Proxy
+        metadata: {name: x, namespace: kube-system}
+",
+    );
+    certify(
+        "unknown",
+        "clusterip-basic[ipv4,TCP]",
+        &[
+            "--reuse",
+            &name,
+            "--candidate",
+            "unknown.yaml",
+            "--no-canary",
+        ],
+    )
+    .exits(2)
+    .says("Proxy kube-system/x of unknown.yaml:5: the cluster has no kind Proxy");
+    assert_eq!(
+        report(&root.path().join("unknown"))["totals"]["attempts"]["infra"],
+        1
+    );
     // Cases have the same ids on every provider.
     let compared = run(root.path(), &["compare", "first", "second"]);
     assert!(matches!(compared.code, Some(0 | 1)), "{compared:#?}");

@@ -9,6 +9,7 @@ mod classify;
 mod clusters;
 mod coverage;
 mod diff;
+mod disk;
 mod documents;
 mod ending;
 mod flakes;

@@ -127,14 +127,14 @@ fn every_kind_of_source_is_rendered() {
     write(
         directory,
         "others.yaml",
-        "node: $(NODE_NAME) at $(API_SERVER_URL)\n",
+        "# $(NODE_NAME) at $(API_SERVER_URL)\n",
     );
     let path = write(
         directory,
         "m.yaml",
         "name: x\ncluster:\n  files:\n    - {name: f, content: \"$(CLUSTER_NAME) $(IP_FAMILIES)\"}\n  images:\n    - name: probe\n  manifests:\n\
          \x20   - file: others.yaml\n    - {file: others.yaml, variables: none}\n    - command: [sh, -c, 'cat \"$1\"; pwd; echo \"$$(X) $KUBECONFIG\"', sh, $(DIR)/f]\n\
-         \x20   - inline: \"$(IMAGE:probe) $$(NODE_NAME) $(CLUSTER_CIDR) $(SERVICE_CIDR_IPV6) $(IPV4)\"\n",
+         \x20   - inline: \"# $(IMAGE:probe) $$(NODE_NAME) $(CLUSTER_CIDR) $(SERVICE_CIDR_IPV6) $(IPV4)\"\n",
     );
     let candidate = Candidate::load_as(&path, Form::Cluster).expect("a candidate");
     let rendered = render(&candidate).expect("rendered");
@@ -144,11 +144,11 @@ fn every_kind_of_source_is_rendered() {
     assert_eq!(
         texts,
         [
-            "node: $(NODE_NAME) at https://example-control-plane:6443\n",
-            "node: $(NODE_NAME) at $(API_SERVER_URL)\n",
+            "# $(NODE_NAME) at https://example-control-plane:6443\n",
+            "# $(NODE_NAME) at $(API_SERVER_URL)\n",
             // The shell ran what was written for it.
             command.as_str(),
-            "example.invalid/probe:example $(NODE_NAME) 10.244.0.0/16,fd00:10:244::/56 fd00:10:96::/112 true",
+            "# example.invalid/probe:example $(NODE_NAME) 10.244.0.0/16,fd00:10:244::/56 fd00:10:96::/112 true",
         ]
     );
     assert_eq!(
@@ -178,12 +178,12 @@ fn those_installed_together_are_one() {
     write(
         directory,
         "policies.yaml",
-        "name: policies\ncluster:\n  featureGates: {A: true}\n  deadline: 7m\n  manifests: [{inline: policies}]\n  ready: [{deployment: a/policies}]\n",
+        "name: policies\ncluster:\n  featureGates: {A: true}\n  deadline: 7m\n  manifests: [{inline: \"# policies\"}]\n  ready: [{deployment: a/policies}]\n",
     );
     let both = write(
         directory,
         "both.yaml",
-        "name: both\ncluster:\n  also: [reference, policies.yaml]\n  removeFirst: [{installed: kindnet}]\n  manifests: [{inline: own}]\n",
+        "name: both\ncluster:\n  also: [reference, policies.yaml]\n  removeFirst: [{installed: kindnet}]\n  manifests: [{inline: \"# own\"}]\n",
     );
     let candidate = Candidate::load_as(&both, Form::Cluster).expect("a candidate");
     let all = candidate.installation();

@@ -34,7 +34,8 @@ pub fn moved(object: &mut Value, elsewhere: Elsewhere, plan: &Plan) {
             }
         }
         Elsewhere::NodePort => {
-            let ports = object["spec"]["ports"].as_array_mut();
+            let ports = object.pointer_mut("/spec/ports");
+            let ports = ports.and_then(Value::as_array_mut);
             for (port, number) in ports.into_iter().flatten().zip(NODE_PORT..) {
                 if !port["nodePort"].is_null() {
                     port["nodePort"] = json!(number);

@@ -419,7 +419,14 @@ impl Made {
         let place = tempfile::tempdir().map_err(|error| infra("our image")(&error))?;
         let path = place.path().join("harness.tar");
         let written = tokio::task::spawn_blocking(move || image::write(&path)).await;
-        let own = written.map_err(|error| infra("our image")(&error))??;
+        let own = written.map_err(|error| infra("our image")(&error))?;
+        let own = own.map_err(|error| match error {
+            KindError::DiskFull { detail } => ClusterError::Infra(format!(
+                "the disk of {} is full, where the harness writes its image: make room, or name another place in TMPDIR; it said: {detail}",
+                std::env::temp_dir().display()
+            )),
+            error => error.into(),
+        })?;
         // Whatever is wrong with it, nobody else wrote it.
         let ours = |error: KindError| ClusterError::Infra(error.to_string());
         let loaded = cluster.load_archive(&own.path, &own.reference).await;

@@ -241,3 +241,72 @@ impl Provider for Arc<Real> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{candidate::Form, plan};
+
+    /// A cluster that cannot be opened.
+    #[derive(Debug)]
+    struct Wrong(ClusterError);
+
+    impl Opening for Wrong {
+        fn name(&self) -> &'static str {
+            "wrong"
+        }
+
+        fn facts(&self) -> Facts {
+            Facts::default()
+        }
+
+        fn takes_forerunners(&self, _: &Candidate) -> Result<(), String> {
+            Ok(())
+        }
+
+        fn open<'a>(
+            &'a self,
+            _: &'a Candidate,
+            _: &'a dyn Forerunners,
+            told: &'a Told,
+        ) -> BoxFuture<'a, Result<Arc<Site>, ClusterError>> {
+            Box::pin(told.step("try", async { Err(self.0.clone()) }))
+        }
+
+        fn close<'a>(&'a self, _: Option<Arc<Site>>, _: bool, _: &'a Told) -> BoxFuture<'a, ()> {
+            Box::pin(async {})
+        }
+    }
+
+    /// Attempts say what went wrong, whoever's fault it is; only a mistake of the user's is told apart, for the exit code.
+    #[tokio::test]
+    async fn a_mistake_is_infrastructure_trouble_to_attempts_and_told_as_what_it_is() {
+        let requirements = plan::Requirements::embedded().unwrap();
+        let catalogue = plan::Catalogue::embedded(&requirements).unwrap();
+        let document = &catalogue.documents[0];
+        let case = Arc::new(document.resolve(&document.cases[0]).unwrap());
+        let candidate = Candidate::load_as("null", Form::Cluster).unwrap();
+        for (error, mistake) in [
+            (ClusterError::Usage("x.yaml:3: wrong".into()), true),
+            (ClusterError::Infra("no disk".into()), false),
+            (ClusterError::Candidate("not ready".into()), false),
+        ] {
+            let message = error.to_string();
+            let real = Arc::new(Real::new(Box::new(Wrong(error))));
+            let failed = Arc::new(Mutex::new(Vec::new()));
+            let heard = failed.clone();
+            let told = Told::new(
+                move |setup| heard.lock().unwrap().extend(setup.failed),
+                |_| {},
+            );
+            assert!(real.open(&candidate, &told).await.is_err());
+            assert_eq!(*failed.lock().unwrap(), std::slice::from_ref(&message));
+            assert_eq!(real.mistake(), mistake.then_some(message.as_str()));
+            let built = real.build(&case, &candidate, Settings::default()).await;
+            let Err(error) = built else {
+                panic!("there is no cluster");
+            };
+            assert_eq!(error.to_string(), message);
+        }
+    }
+}

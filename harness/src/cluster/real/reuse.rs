@@ -36,8 +36,14 @@ pub async fn fits(client: &Client, installation: &Installation) -> Result<(), Cl
     if has == wants || (removed && wants == ProxyMode::None.name()) {
         return Ok(());
     }
+    let proxy = |mode: &str| match mode {
+        none if none == ProxyMode::None.name() => "no kube-proxy".to_owned(),
+        mode => format!("kube-proxy in mode {mode}"),
+    };
     Err(ClusterError::Usage(format!(
-        "the cluster was made for kube-proxy in mode {has}, and this candidate wants mode {wants}: make another one"
+        "the cluster has {}, and this candidate is for one with {}: make another one",
+        proxy(&has),
+        proxy(wants)
     )))
 }
 
