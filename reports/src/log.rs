@@ -503,6 +503,7 @@ mod tests {
             error.to_string().contains("events before it are kept"),
             "{error}"
         );
+        assert!(crate::directory::DirectoryError::from(error).is_full());
         // The writer stays failed, even if room appears: a hole in the middle would go unnoticed.
         assert!(writer.append(finished()).is_err());
         let bytes = disk.bytes.lock().unwrap().clone();
