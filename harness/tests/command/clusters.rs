@@ -265,7 +265,14 @@ fn a_kind_cluster_is_made_used_again_and_deleted() {
     certify(
         "nothing",
         "clusterip-basic[ipv4,TCP]",
-        &["--reuse", &name, "--candidate", "null", "--no-canary"],
+        &[
+            "--reuse",
+            &name,
+            "--candidate",
+            "null",
+            "--no-canary",
+            "--no-classify",
+        ],
     )
     .exits(1);
     // A manifest that the cluster does not take is bad input, and there is a report.
