@@ -238,6 +238,39 @@ pub fn keep_off(object: &mut Value) {
     }
 }
 
+/// The reverse of [`keep_off`].
+pub fn let_on(object: &mut Value) {
+    let required = object.pointer_mut(
+        "/spec/template/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms",
+    );
+    let terms = required.and_then(Value::as_array_mut);
+    let Some(terms) = terms else {
+        return;
+    };
+    terms.retain_mut(|term| {
+        let Some(expressions) = term["matchExpressions"].as_array_mut() else {
+            return true;
+        };
+        let before = expressions.len();
+        expressions.retain(|one| one["key"] != manifests::WITHOUT_CANDIDATE);
+        // A term without a word matches nothing, and one that had none besides ours was ours.
+        !expressions.is_empty()
+            || before == 0
+            || term.as_object().is_some_and(|term| term.len() > 1)
+    });
+    if !terms.is_empty() {
+        return;
+    }
+    // An affinity that requires one of no terms is refused.
+    let affinity = &mut object["spec"]["template"]["spec"]["affinity"];
+    if let Some(kinds) = affinity.as_object_mut() {
+        kinds.remove("nodeAffinity");
+        if kinds.is_empty() {
+            *affinity = Value::Null;
+        }
+    }
+}
+
 /// Waits until the candidate answers over HTTP on every node, at the node's loopback address.
 ///
 /// # Errors
@@ -372,6 +405,8 @@ mod tests {
         let mut own = set("proxy", Value::Null);
         can_be_kept_off(&mut own, "kube-system", "app=proxy,tier");
         assert_eq!(terms(&own), json!([{"matchExpressions": [wanted]}]));
+        let_on(&mut own);
+        assert_eq!(own, set("proxy", Value::Null));
         let linux = json!({"key": "kubernetes.io/os", "operator": "In", "values": ["linux"]});
         let affinity = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
             {"matchExpressions": [linux]},
@@ -382,6 +417,11 @@ mod tests {
         assert_eq!(
             terms(&own),
             json!([{"matchExpressions": [linux, wanted]}, {"matchFields": [], "matchExpressions": [wanted]}])
+        );
+        let_on(&mut own);
+        assert_eq!(
+            terms(&own),
+            json!([{"matchExpressions": [linux]}, {"matchFields": [], "matchExpressions": []}])
         );
         for (namespace, selector) in [("kube-system", "app=other"), ("elsewhere", "app=proxy")] {
             let mut other = set("proxy", json!({}));

@@ -220,7 +220,12 @@ impl Made {
         }
         if installation.proxy_mode() != cluster::ProxyMode::None && gateway.is_some() {
             let url = variables.api_server_url();
-            let rerouted = OwnProxy::reroute(&client, &self.run, &url, told);
+            let direct = ClusterVariables {
+                api_server_port: API_PORT,
+                ..variables.clone()
+            };
+            let own = direct.api_server_url();
+            let rerouted = OwnProxy::reroute(&client, &self.run, &own, &url, told);
             let rerouted = told
                 .step("let kube-proxy go through the gateway", rerouted)
                 .await?;

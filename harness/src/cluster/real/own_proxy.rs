@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{
     super::{ClusterError, infra},
-    install::keep_off,
+    install::{keep_off, let_on},
     opening::Told,
 };
 
@@ -24,7 +24,7 @@ const KUBECONFIG: &str = "kubeconfig.conf";
 /// One node after the other ends an old Pod and starts a new one.
 const ROLLED_OUT: Duration = Duration::from_secs(180);
 
-/// What was changed, as it was before.
+/// What it is to be again. A run that was killed may have left it as that run wanted it, so it is not taken for granted how it was found.
 pub struct OwnProxy {
     client: Client,
     run: String,
@@ -39,13 +39,14 @@ impl std::fmt::Debug for OwnProxy {
 }
 
 impl OwnProxy {
-    /// Lets it speak to another URL, and waits until it does on every node.
+    /// Lets it speak to `url` in place of `own`, and waits until it does on every node.
     ///
     /// # Errors
     /// [`ClusterError::Infra`] where it is not what kubeadm installs; [`ClusterError::Candidate`] where it does not get ready again.
     pub async fn reroute(
         client: &Client,
         run: &str,
+        own: &str,
         url: &str,
         told: &Told,
     ) -> Result<Self, ClusterError> {
@@ -56,13 +57,16 @@ impl OwnProxy {
         let kubeconfig = data.get(KUBECONFIG).cloned();
         let kubeconfig =
             kubeconfig.ok_or_else(|| infra(what)(&format!("its ConfigMap has no {KUBECONFIG}")))?;
-        let changed = with_server(&kubeconfig, url);
-        let changed =
-            changed.ok_or_else(|| infra(what)(&format!("its {KUBECONFIG} names no server")))?;
+        let with = |url: &str| {
+            let changed = with_server(&kubeconfig, url);
+            changed.ok_or_else(|| infra(what)(&format!("its {KUBECONFIG} names no server")))
+        };
+        let (changed, kubeconfig) = (with(url)?, with(own)?);
         let set = sets(client).get(NAME).await;
         let set = set.and_then(|set| serde_json::to_value(set).map_err(kube::Error::SerdeError));
         let mut set = set.map_err(|error| infra(what)(&error))?;
         let place = "/spec/template/spec/affinity";
+        let_on(&mut set);
         let affinity = set.pointer(place).cloned().unwrap_or(Value::Null);
         keep_off(&mut set);
         let own = Self {
