@@ -514,14 +514,51 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_objects_of_the_suite() {
-        insta::assert_yaml_snapshot!([
-            binding("harness-suite-1"),
-            pod(
-                "registry.example/conformance:v1.36.2",
-                &("172.18.0.2".into(), 6443)
-            ),
-        ]);
+    fn the_suite_reaches_the_api_server_past_the_proxy() {
+        let pod: Pod = object(pod(
+            "registry.example/conformance:v1",
+            &("fd00::2".into(), 6443),
+        ));
+        let spec = pod.spec.unwrap();
+        assert_eq!(spec.service_account_name.as_deref(), Some(POD));
+        let env = spec.containers[0].env.clone().unwrap_or_default();
+        let value = |name: &str| {
+            let found = env.iter().find(|one| one.name == name);
+            found.and_then(|one| one.value.clone())
+        };
+        assert_eq!(value("KUBERNETES_SERVICE_HOST").as_deref(), Some("fd00::2"));
+        assert_eq!(value("KUBERNETES_SERVICE_PORT").as_deref(), Some("6443"));
+        let binding: ClusterRoleBinding = object(binding("harness-suite-1"));
+        assert_eq!(binding.role_ref.name, "cluster-admin");
+        let subject = &binding.subjects.unwrap_or_default()[0];
+        assert_eq!(
+            (subject.name.as_str(), subject.namespace.as_deref()),
+            (POD, Some("harness-suite-1"))
+        );
+    }
+
+    #[test]
+    fn only_the_suite_is_told_to_stop() {
+        // What the shell would do, without doing it to programs of this machine.
+        let script = STOP
+            .replace("kill -TERM", "echo")
+            .replace("/proc", "$place_root");
+        let place = tempfile::tempdir().unwrap();
+        for (pid, name) in [
+            ("7", "ginkgo"),
+            ("8", "e2e.test"),
+            ("9", "sleep"),
+            ("10", "sh"),
+        ] {
+            std::fs::create_dir(place.path().join(pid)).unwrap();
+            std::fs::write(place.path().join(pid).join("comm"), format!("{name}\n")).unwrap();
+        }
+        let output = std::process::Command::new("sh")
+            .args(["-c", &script])
+            .env("place_root", place.path())
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "7\n8\n");
     }
 
     #[test]
