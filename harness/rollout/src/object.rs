@@ -199,7 +199,7 @@ mod tests {
             ("a: [\n", "f.yaml:"),
             (
                 "a: 1\n",
-                "f.yaml: a document without apiVersion and kind: {\"a\":1}",
+                "f.yaml:1: a document without apiVersion and kind: {\"a\":1}",
             ),
             (
                 "apiVersion: v1\nkind: Pod\nmetadata: {generateName: x-}\n",

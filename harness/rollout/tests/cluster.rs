@@ -315,11 +315,11 @@ async fn objects_that_the_cluster_does_not_take() {
         ),
         (
             "{apiVersion: v1, kind: ConfigMap, metadata: {name: c, namespace: nowhere}}",
-            "failed to apply ConfigMap nowhere/c of f.yaml: ",
+            "failed to apply ConfigMap nowhere/c of f.yaml:1: ",
         ),
         (
             "{apiVersion: v1, kind: Service, metadata: {name: s}, spec: {type: Strange, ports: [{port: 80}]}}",
-            "failed to apply Service s of f.yaml: ",
+            "failed to apply Service s of f.yaml:1: ",
         ),
     ];
     for (text, want) in table {
