@@ -54,17 +54,23 @@ pub fn signal_pod(uid: &str, signal: i32) -> anyhow::Result<u32> {
     }
 }
 
-fn of_pod(uid: &str) -> Vec<Pid> {
-    // The names of control groups: as it is with cgroupfs, with underscores with systemd.
+/// Whether a process with these control groups and this name runs in a Pod.
+fn runs_in(groups: &str, name: &str, uid: &str) -> bool {
+    // As it is with cgroupfs, with underscores with systemd.
     let names = [uid.to_owned(), uid.replace('-', "_")];
+    names.iter().any(|name| groups.contains(name)) && name.trim() != PAUSE
+}
+
+fn of_pod(uid: &str) -> Vec<Pid> {
     let all = fs::read_dir("/proc").into_iter().flatten().flatten();
     let numbers = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     numbers
         .filter(|pid| {
             let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}"));
-            let (groups, name) = (read("cgroup"), read("comm"));
-            groups.is_ok_and(|groups| names.iter().any(|name| groups.contains(name)))
-                && name.is_ok_and(|name| name.trim() != PAUSE)
+            let (Ok(groups), Ok(name)) = (read("cgroup"), read("comm")) else {
+                return false;
+            };
+            runs_in(&groups, &name, uid)
         })
         .map(Pid::from_raw)
         .collect()
@@ -79,6 +85,23 @@ fn state(pid: Pid) -> Option<char> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn processes_of_a_pod_are_known_by_their_control_groups() {
+        const UID: &str = "0a1b2c3d-0000-4000-8000-00000000feed";
+        let fs = "0::/kubelet/kubepods/burstable/pod0a1b2c3d-0000-4000-8000-00000000feed/9207e1";
+        let systemd = "0::/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod0a1b2c3d_0000_4000_8000_00000000feed.slice/cri-containerd-9207e1.scope";
+        let other = "0::/kubelet/kubepods/pod0a1b2c3d-0000-4000-8000-00000000beef/9207e1";
+        for (groups, name, runs) in [
+            (fs, "kube-proxy\n", true),
+            (systemd, "harness\n", true),
+            (systemd, "pause\n", false),
+            (other, "kube-proxy\n", false),
+            ("0::/init.scope", "kube-proxy\n", false),
+        ] {
+            assert_eq!(runs_in(groups, name, UID), runs, "{groups} {name}");
+        }
+    }
 
     #[test]
     fn what_is_no_pod_is_left_alone() {

@@ -25,7 +25,7 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, Client,
-    api::{AttachParams, DeleteParams, PostParams},
+    api::{DeleteParams, PostParams},
 };
 use serde_json::json;
 use tokio::{
@@ -39,6 +39,7 @@ use super::{
     pulling::REASONS,
     run::{JUNIT, LOG_NAME, Lines},
 };
+use crate::cluster::real::agents;
 
 /// Polls of conditions with deadlines.
 const POLL: Duration = Duration::from_millis(500);
@@ -60,9 +61,6 @@ const STOPPED: Duration = Duration::from_secs(120);
 
 /// Bytes of output per question.
 const PIECE: usize = 1 << 20;
-
-/// Bytes on their way in each direction.
-const BUFFER: usize = 256 << 10;
 
 /// The Pod.
 const POD: &str = "suite";
@@ -328,13 +326,7 @@ impl InCluster {
     /// The script goes through standard input: it may be longer than what proxies allow in an address.
     async fn exec(&self, script: &str) -> Result<Said, String> {
         let text = |error: &dyn std::error::Error| chain(error);
-        let params = AttachParams::default()
-            .stdin(true)
-            .stdout(true)
-            .stderr(true)
-            .max_stdin_buf_size(BUFFER)
-            .max_stdout_buf_size(BUFFER);
-        let process = self.pods().exec(POD, ["sh"], &params).await;
+        let process = self.pods().exec(POD, ["sh"], &agents::streams()).await;
         let mut process = process.map_err(|error| text(&error))?;
         let (Some(mut stdin), Some(mut stdout), Some(mut stderr), Some(status)) = (
             process.stdin(),

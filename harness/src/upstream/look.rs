@@ -27,6 +27,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::{images::Missing, pulling::REASONS};
+use crate::cluster::real::pods;
 
 /// A poll of a condition with a deadline.
 const POLL: Duration = Duration::from_millis(300);
@@ -205,15 +206,15 @@ impl Look {
         let made = namespaces.create(&PostParams::default(), &object).await;
         made.map_err(cluster("make a Namespace"))?;
         let until = Instant::now() + PULLED;
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
         for (number, node) in nodes.iter().enumerate() {
-            self.create(&pods, &pod(number, &node.name, images), until)
-                .await?;
+            let created = pods::create(&api, &pod(number, &node.name, images), until).await;
+            created.map_err(cluster("make a Pod"))?;
         }
         // When a node first said that it cannot have an image.
         let mut since: BTreeMap<(String, String), Instant> = BTreeMap::new();
         loop {
-            let listed = pods.list(&ListParams::default()).await;
+            let listed = api.list(&ListParams::default()).await;
             let listed = listed.map_err(cluster("list Pods"))?.items;
             let late = Instant::now() > until;
             let mut found = Found::default();
@@ -263,23 +264,6 @@ impl Look {
             }
             waits(&open.join(", "));
             sleep(POLL).await;
-        }
-    }
-
-    /// Makes a Pod. In a new namespace that is refused until its ServiceAccount is there.
-    async fn create(&self, pods: &Api<Pod>, pod: &Pod, until: Instant) -> Result<(), LookError> {
-        loop {
-            match pods.create(&PostParams::default(), pod).await {
-                Ok(_) => return Ok(()),
-                Err(kube::Error::Api(status))
-                    if status.code == 403
-                        && status.message.contains("serviceaccount")
-                        && Instant::now() < until =>
-                {
-                    sleep(POLL).await;
-                }
-                Err(error) => return Err(cluster("make a Pod")(error)),
-            }
         }
     }
 

@@ -59,13 +59,7 @@ impl Held {
 
     async fn exec(client: &Client, namespace: &str, pod: &str) -> Result<Self, String> {
         let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-        let params = AttachParams::default()
-            .stdin(true)
-            .stdout(true)
-            .stderr(true)
-            .max_stdin_buf_size(BUFFER)
-            .max_stdout_buf_size(BUFFER);
-        let started = pods.exec(pod, [PROGRAM, "agent"], &params).await;
+        let started = pods.exec(pod, [PROGRAM, "agent"], &streams()).await;
         let mut process = started.map_err(|error| error.to_string())?;
         let (Some(stdin), Some(stdout)) = (process.stdin(), process.stdout()) else {
             return Err("the API server gave no streams".into());
@@ -90,6 +84,16 @@ impl Held {
             }
         }
     }
+}
+
+/// All three streams of a process in a Pod.
+pub(crate) fn streams() -> AttachParams {
+    AttachParams::default()
+        .stdin(true)
+        .stdout(true)
+        .stderr(true)
+        .max_stdin_buf_size(BUFFER)
+        .max_stdout_buf_size(BUFFER)
 }
 
 /// Bytes on their way in each direction: a large answer must not wait for every small piece of itself.

@@ -205,8 +205,7 @@ impl RealCluster {
             .filter(|pod| pod.exists)
             .map(|pod| pod.spec.clone())
             .collect();
-        let nodes = self.stage.nodes().iter();
-        let nodes: Vec<String> = nodes.map(|node| node.name.clone()).collect();
+        let nodes = self.node_names();
         let on_nodes = async {
             try_join_all(nodes.iter().map(|node| async {
                 let real = self.names.real_node(node).unwrap_or_default();
@@ -241,12 +240,6 @@ impl RealCluster {
         }
         let ready = started.iter().filter(|pod| pod.ready);
         try_join_all(ready.map(|pod| self.set_gate(&pod.name, true))).await?;
-        for (node, real) in self.stage.nodes().iter().zip(&self.site.nodes) {
-            let mut object = real.object.clone();
-            object["metadata"]["name"] = json!(node.name);
-            object["metadata"]["labels"]["kubernetes.io/hostname"] = json!(node.name);
-            self.copy(object)?;
-        }
         if self.claim.is_none() {
             let asked = Instant::now();
             // By the document's own addresses, as everybody claims: those of the cluster would be other names for the same.
@@ -265,6 +258,18 @@ impl RealCluster {
         if has_zones(&case) {
             self.put_into_zones().await?;
         }
+        for (node, real) in self.stage.nodes().iter().zip(&self.site.nodes) {
+            let mut object = real.object.clone();
+            object["metadata"]["name"] = json!(node.name);
+            object["metadata"]["labels"]["kubernetes.io/hostname"] = json!(node.name);
+            if self.undo.zones.contains_key(&real.name)
+                && let Some(labels) = object["metadata"]["labels"].as_object_mut()
+            {
+                labels.remove(ZONE);
+                labels.extend(node.zone.iter().map(|zone| (ZONE.to_owned(), json!(zone))));
+            }
+            self.copy(object)?;
+        }
         self.write(&case.scenario.objects).await?;
         self.follow().await?;
         self.forget(&case).await?;
@@ -273,35 +278,34 @@ impl RealCluster {
 
     /// Puts the nodes into the scenario's zones, and starts the candidate anew: nodes have their zones before anything runs on them.
     async fn put_into_zones(&mut self) -> Result<(), ClusterError> {
+        let site = self.site.clone();
         let nodes = self.stage.nodes().to_vec();
-        for (node, real) in nodes.iter().zip(&self.site.nodes.clone()) {
-            let known = &real.object["metadata"]["labels"][ZONE];
-            let known = known.as_str().map(str::to_owned);
-            if known == node.zone {
-                continue;
+        for (node, real) in nodes.iter().zip(&site.nodes) {
+            let known = real.object["metadata"]["labels"][ZONE].as_str();
+            if known != node.zone.as_deref() {
+                let known = known.map(str::to_owned);
+                self.undo.zones.insert(real.name.clone(), known);
+                self.put_into_zone(&real.name, node.zone.as_deref()).await?;
             }
-            self.undo.zones.insert(real.name.clone(), known);
-            self.put_into_zone(&real.name, node.zone.as_deref()).await?;
-            let mut object = real.object.clone();
-            object["metadata"]["name"] = json!(node.name);
-            object["metadata"]["labels"]["kubernetes.io/hostname"] = json!(node.name);
-            let labels = object["metadata"]["labels"].as_object_mut();
-            if let Some(labels) = labels {
-                match &node.zone {
-                    Some(zone) => labels.insert(ZONE.into(), json!(zone)),
-                    None => labels.remove(ZONE),
-                };
-            }
-            self.copy(object)?;
         }
+        self.start_anew().await
+    }
+
+    /// Ends the candidate on every node, where its Pods are known, and waits for its successors.
+    async fn start_anew(&mut self) -> Result<(), ClusterError> {
         if self.site.plans.instances.is_none() {
             return Ok(());
         }
         let former = self.look_at_instances().await?;
         self.instances = former.clone();
-        let all: Vec<String> = nodes.iter().map(|node| node.name.clone()).collect();
+        let all = self.node_names();
         self.end_candidate(&all, Signal::SIGTERM).await?;
         self.replaced(&all, &former).await
+    }
+
+    fn node_names(&self) -> Vec<String> {
+        let nodes = self.stage.nodes().iter();
+        nodes.map(|node| node.name.clone()).collect()
     }
 
     async fn put_into_zone(&self, real: &str, zone: Option<&str>) -> Result<(), ClusterError> {
@@ -715,43 +719,46 @@ impl RealCluster {
         .await
     }
 
-    /// Undoes what was done to the candidate, so that the next attempt finds it as this one did.
-    async fn heal(&mut self) -> Result<(), ClusterError> {
+    /// Undoes what was done to the candidate, so that the next attempt finds it as this one did: all that can be undone, whatever cannot. Answers
+    /// what could not.
+    async fn heal(&mut self) -> Vec<ClusterError> {
         let undo = std::mem::take(&mut self.undo);
-        let nodes = self.stage.nodes().iter();
-        let all: Vec<String> = nodes.map(|node| node.name.clone()).collect();
+        let mut done = Vec::new();
         for node in &undo.stopped {
-            self.signal_node(node, Signal::SIGCONT).await?;
+            done.push(self.signal_node(node, Signal::SIGCONT).await.map(drop));
         }
         for real in &undo.down {
-            self.keep_off(real, false).await?;
-        }
-        if !undo.down.is_empty() {
-            self.replaced(&all, &BTreeMap::new()).await?;
+            done.push(self.keep_off(real, false).await);
         }
         for real in &undo.touched {
-            self.patch_node(real, &json!({"annotations": {manifests::TOUCHED: null}}))
-                .await?;
+            let metadata = json!({"annotations": {manifests::TOUCHED: null}});
+            done.push(self.patch_node(real, &metadata).await);
         }
         for (real, zone) in &undo.zones {
-            self.put_into_zone(real, zone.as_deref()).await?;
+            done.push(self.put_into_zone(real, zone.as_deref()).await);
         }
-        let Some(before) = undo.watches else {
+        if !undo.down.is_empty() {
+            let all = self.node_names();
+            done.push(self.replaced(&all, &BTreeMap::new()).await);
+        }
+        if let Some(before) = undo.watches {
+            done.push(self.mend_api(&before).await);
+        }
+        done.into_iter().filter_map(Result::err).collect()
+    }
+
+    /// Ends faults of the API, and waits until the candidate watches as it did before.
+    async fn mend_api(&mut self, before: &BTreeMap<IpAddr, usize>) -> Result<(), ClusterError> {
+        let missing = self.gateway()?.heal(before).await?;
+        if missing.is_empty() {
             return Ok(());
-        };
-        let missing = self.gateway()?.heal(&before).await?;
-        if !missing.is_empty() {
-            // Whoever does not come back by itself is the business of the scenario that broke it, and of no other.
-            tracing::warn!(
-                ?missing,
-                "clients do not watch again: the candidate is restarted"
-            );
-            let former = self.look_at_instances().await?;
-            self.instances = former.clone();
-            self.end_candidate(&all, Signal::SIGTERM).await?;
-            self.replaced(&all, &former).await?;
         }
-        Ok(())
+        // Whoever does not come back by itself is the business of the scenario that broke it, and of no other.
+        tracing::warn!(
+            ?missing,
+            "clients do not watch again: the candidate is restarted"
+        );
+        self.start_anew().await
     }
 
     /// Signals the candidate's processes on a node. Answers whether there are any.
@@ -767,7 +774,7 @@ impl RealCluster {
 
     /// Ends agents and deletes namespaces. Services are gone when this returns, so that their ports are free for others.
     async fn take_down(&mut self) {
-        if let Err(error) = self.heal().await {
+        for error in self.heal().await {
             // The attempts that follow will not find a candidate that is ready, and say so.
             tracing::warn!(%error, "what was done to the candidate could not be undone");
         }
@@ -1251,8 +1258,9 @@ impl Cluster for RealCluster {
         let former = self.instances.clone();
         for node in nodes {
             let real = self.names.real_node(node).unwrap_or_default().to_owned();
-            if self.undo.down.remove(&real) {
+            if self.undo.down.contains(&real) {
                 self.keep_off(&real, false).await?;
+                self.undo.down.remove(&real);
             }
         }
         self.replaced(nodes, &former).await

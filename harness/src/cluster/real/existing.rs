@@ -218,10 +218,7 @@ impl Existing {
         }
         may(&client).await?;
         let instances = options.instances.is_some() || options.install;
-        let facts = Facts {
-            installed: options.install,
-            ..Site::survey(&client, instances, options.disruptive).await?
-        };
+        let facts = Site::survey(&client, instances, options.disruptive).await?;
         let url = config.cluster_url.clone();
         let host = url
             .host()
@@ -439,7 +436,8 @@ impl Opening for Existing {
                 image: self.options.image.clone().unwrap_or_default(),
                 instances: given.or_else(|| install::instances(candidate)),
                 disruptive: self.options.disruptive,
-                installed: self.options.install,
+                // Its nodes are not ours to label.
+                installed: false,
                 ours: false,
             };
             let waits = |what: &str| told.waits(what);

@@ -24,7 +24,7 @@ pub struct Facts {
     pub disruptive: bool,
     /// Whether the nodes are ours to label.
     pub ours: bool,
-    /// Whether the DaemonSet of the candidate is of our installing, so that it can be kept off nodes.
+    /// Whether the DaemonSet of the candidate is of our installing, and the nodes are ours, so that it can be kept off them.
     pub installed: bool,
     /// How the candidate reaches the API server.
     pub api: ApiWay,
@@ -225,7 +225,12 @@ fn fault_cannot(fault: &Fault, facts: &Facts) -> Option<String> {
             Some("the addresses of a real node's network are not ours to give".to_owned())
         }
     });
-    let api = fault.api.and_then(|fault| api_cannot(fault, facts.api));
+    let api = fault.api.and_then(|api| match fault.kind.as_deref() {
+        Some("Node") if api == ApiFault::NoopUpdates && !facts.ours => {
+            Some("it changes a Node, which belongs to the cluster".to_owned())
+        }
+        _ => api_cannot(api, facts.api),
+    });
     proxy.or(node).or(api)
 }
 

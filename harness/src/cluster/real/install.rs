@@ -116,7 +116,7 @@ impl Installed {
                 Err(error) => return (None, Err(error.into())),
             }
         }
-        if let Some(pods) = installation.pods() {
+        if let Some(pods) = installation.pods().filter(|_| disposable) {
             for object in &mut objects {
                 can_be_kept_off(&mut object.value, &pods.namespace, &pods.selector);
             }

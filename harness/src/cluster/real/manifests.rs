@@ -72,26 +72,32 @@ pub fn pod(pod: &Pod, namespace: &str, node: &str, plans: &Plans) -> Value {
 
 /// The Pod on each node in which the nodes' agents are started. `disruptive`: they see the node's processes, to stop those of the candidate.
 pub fn node_agent(node: &str, namespace: &str, image: &str, run: &str, disruptive: bool) -> Value {
+    let mut pod = holder(&agent_name(node), node, namespace, image, run);
+    pod["spec"]["hostPID"] = json!(disruptive);
+    // Reading rules and conntrack, capturing, and the faults of nodes.
+    pod["spec"]["containers"][0]["securityContext"] = json!({"privileged": true});
+    pod
+}
+
+/// A Pod with a node's network that does nothing but hold the container in which our programs are started.
+fn holder(name: &str, node: &str, namespace: &str, image: &str, run: &str) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": agent_name(node), "namespace": namespace, "labels": {RUN: run}},
+        "metadata": {"name": name, "namespace": namespace, "labels": {RUN: run}},
         "spec": {
             "nodeName": node,
             "hostNetwork": true,
-            "hostPID": disruptive,
             "terminationGracePeriodSeconds": 0,
             "automountServiceAccountToken": false,
             "enableServiceLinks": false,
             "restartPolicy": "Always",
             "tolerations": [{"operator": "Exists"}],
             "containers": [{
-                "name": "agent",
+                "name": "holder",
                 "image": image,
                 "imagePullPolicy": "IfNotPresent",
                 "command": [PROGRAM, "hold"],
-                // Reading rules and conntrack, capturing, and the faults of nodes.
-                "securityContext": {"privileged": true},
             }],
         },
     })
@@ -118,28 +124,10 @@ pub fn gateway(node: &str, namespace: &str, image: &str, run: &str) -> Value {
     let volumes = NEEDED.map(|(name, file)| {
         json!({"name": name, "hostPath": {"path": format!("{PKI}/{file}"), "type": "File"}})
     });
-    json!({
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": GATEWAY, "namespace": namespace, "labels": {RUN: run}},
-        "spec": {
-            "nodeName": node,
-            "hostNetwork": true,
-            "terminationGracePeriodSeconds": 0,
-            "automountServiceAccountToken": false,
-            "enableServiceLinks": false,
-            "restartPolicy": "Always",
-            "tolerations": [{"operator": "Exists"}],
-            "containers": [{
-                "name": "gateway",
-                "image": image,
-                "imagePullPolicy": "IfNotPresent",
-                "command": [PROGRAM, "hold"],
-                "volumeMounts": mounts,
-            }],
-            "volumes": volumes,
-        },
-    })
+    let mut pod = holder(GATEWAY, node, namespace, image, run);
+    pod["spec"]["containers"][0]["volumeMounts"] = json!(mounts);
+    pod["spec"]["volumes"] = json!(volumes);
+    pod
 }
 
 /// Name of the Pod for a node's agents.

@@ -26,7 +26,7 @@ mod manifests;
 mod names;
 pub mod opening;
 mod own_proxy;
-mod pods;
+pub(crate) mod pods;
 mod residue;
 mod reuse;
 mod settle;

@@ -33,6 +33,27 @@ pub(super) async fn make_namespace(
     Ok(())
 }
 
+/// Makes a Pod. In a new namespace that is refused until its service account is there.
+///
+/// # Errors
+/// Any other refusal, and this one after `until`.
+pub(crate) async fn create(api: &Api<Pod>, pod: &Pod, until: Instant) -> kube::Result<()> {
+    loop {
+        match api.create(&PostParams::default(), pod).await {
+            Ok(_) => return Ok(()),
+            Err(kube::Error::Api(status))
+                if status.code == 403
+                    && status.message.contains("serviceaccount")
+                    && Instant::now() < until =>
+            {
+                // A poll of a condition with a deadline.
+                sleep(POLL).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// Makes Pods, and waits until all of them run and have addresses. The API takes none before the namespace has its service account.
 pub(super) async fn run(
     client: &Client,
@@ -46,23 +67,8 @@ pub(super) async fn run(
         .map(|pod| pod["metadata"]["name"].as_str().unwrap_or_default().into())
         .collect();
     try_join_all(pods.into_iter().map(|pod| async {
-        let pod: Pod = typed(pod)?;
-        loop {
-            match api.create(&PostParams::default(), &pod).await {
-                Ok(_) => return Ok(()),
-                Err(kube::Error::Api(status))
-                    if status.code == 403
-                        && status.message.contains("serviceaccount")
-                        && Instant::now() < until =>
-                {
-                    // A poll of a condition with a deadline.
-                    sleep(POLL).await;
-                }
-                Err(error) => {
-                    return Err(infra("a Pod cannot be made")(&error));
-                }
-            }
-        }
+        let created = create(&api, &typed(pod)?, until).await;
+        created.map_err(|error| infra("a Pod cannot be made")(&error))
     }))
     .await?;
     loop {

@@ -136,19 +136,16 @@ pub struct Pace(Mutex<Vec<Duration>>);
 impl Pace {
     /// One more change was followed.
     pub fn took(&self, time: Duration) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(time);
+        self.lock().push(time);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Duration>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The longest of nine of ten; nothing before there is any.
     pub fn p90(&self) -> Option<Duration> {
-        let mut all = self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let mut all = self.lock().clone();
         all.sort_unstable();
         let at = (all.len() * 9).div_ceil(10).checked_sub(1)?;
         all.get(at).copied()
@@ -158,7 +155,7 @@ impl Pace {
     /// late as ours is. An error where that is so long that nothing could be said of anybody.
     pub fn slack(&self) -> Result<Duration, Duration> {
         match self.p90().unwrap_or_default() {
-            p90 if p90 > BEARABLE => Err(p90),
+            p90 if p90 > BEARABLE && self.lock().len() >= ENOUGH => Err(p90),
             p90 => Ok(2 * p90),
         }
     }
@@ -166,6 +163,8 @@ impl Pace {
 
 /// A cluster whose controllers need longer for one change of ten is too slow for any verdict: most deadlines of scenarios are shorter.
 const BEARABLE: Duration = Duration::from_secs(10);
+/// So many changes it has to have followed before that is said of it: one of fewer is no tenth.
+const ENOUGH: usize = 10;
 
 impl Site {
     /// Looks at a cluster, and starts an agent's Pod on each of its nodes. `told` hears what is waited for.
@@ -615,6 +614,10 @@ mod tests {
     fn a_cluster_gives_time_until_it_is_too_slow() {
         let pace = Pace::default();
         assert_eq!(pace.slack(), Ok(Duration::ZERO));
+        // The first change after a cluster was made says little.
+        pace.took(Duration::from_secs(12));
+        assert_eq!(pace.slack(), Ok(Duration::from_secs(24)));
+        let pace = Pace::default();
         for seconds in 1..=9 {
             pace.took(Duration::from_secs(seconds));
         }

@@ -21,10 +21,7 @@ use std::{
 
 use apiserver::Switch;
 use k8s_openapi::api::core::v1::Pod;
-use kube::{
-    Api, Client,
-    api::{AttachParams, AttachedProcess},
-};
+use kube::{Api, Client, api::AttachedProcess};
 use tokio::{
     io::{
         AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _,
@@ -36,7 +33,7 @@ use tokio::{
 
 use super::{
     super::{ClusterError, infra},
-    agents::PROGRAM,
+    agents::{PROGRAM, streams},
     manifests, pods,
     site::POLL,
 };
@@ -103,13 +100,9 @@ impl Gateway {
 
     async fn exec(client: &Client, namespace: &str, config: &Config) -> Result<Self, String> {
         let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
-        let params = AttachParams::default()
-            .stdin(true)
-            .stdout(true)
-            .stderr(true);
         let config = serde_json::to_string(config).map_err(|error| error.to_string())?;
         let command = [PROGRAM, SUBCOMMAND, &config];
-        let started = api.exec(manifests::GATEWAY, command, &params).await;
+        let started = api.exec(manifests::GATEWAY, command, &streams()).await;
         let mut process = started.map_err(|error| error.to_string())?;
         let (Some(stdin), Some(stdout)) = (process.stdin(), process.stdout()) else {
             return Err("the API server gave no streams".into());
